@@ -1,0 +1,26 @@
+"Everything that nbdev's pyproject.toml calls `dynamic`, read from settings.ini; csrc goes into the package."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup, find_packages
+
+root = Path(__file__).parent
+ini = ConfigParser(delimiters=['='])
+ini.read(root/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
+
+def reqs(key): return cfg.get(key, '').split()
+# `dev_requirements` is the extra `dev`, `app_requirements` the extra `app`, and so on
+extras = {k.removesuffix('_requirements'): reqs(k) for k in cfg if k.endswith('_requirements')}
+
+setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
+    long_description=(root/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0', license_files=['LICENSE'],
+    classifiers=[f'Development Status :: {statuses[cfg.getint("status")-1]}', f'Intended Audience :: {cfg["audience"]}',
+                 f'Natural Language :: {cfg["language"]}', 'Programming Language :: Python :: 3'],
+    python_requires=f'>={cfg["min_python"]}', install_requires=reqs('requirements'), extras_require=extras,
+    packages=[*find_packages(include=['sr_fastai', 'sr_fastai.*']), 'sr_fastai.csrc'], package_dir={'sr_fastai.csrc': 'csrc'},
+    package_data={'sr_fastai': ['assets/**/*'], 'sr_fastai.csrc': ['*']}, include_package_data=True,
+    entry_points={'console_scripts': reqs('console_scripts'), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
+    zip_safe=False)

@@ -1,0 +1,8 @@
+"Super-resolution with GANs as a fastai package: `upscale` a picture, or train your own upscaler."
+__version__ = "0.1.0"
+
+def __getattr__(name):
+    "`sr_fastai.upscale`, loaded on first use: `import sr_fastai` alone must cost next to nothing."
+    if name != 'upscale': raise AttributeError(f"module 'sr_fastai' has no attribute {name!r}")
+    from sr_fastai.engine import upscale
+    return upscale
