@@ -24,7 +24,7 @@ def test_pillow_agrees_inside(scale):
     x = noise(24*scale, 20*scale)//2+64 # nothing clips in between
     ours,pil = bicubic_down(x, scale),np.array(Image.fromarray(x).resize((20,24), Image.Resampling.BICUBIC))
     d = np.abs(ours.astype(int)-pil)[3:-3,3:-3]
-    assert d.max()<=1 and d.mean()<.2
+    assert d.max()<=1 and d.mean()<.3
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1,40), st.integers(1,40), st.sampled_from([0,1,3,4]), st.sampled_from([2,3,4,8]), st.integers(0,99))
