@@ -1,0 +1,75 @@
+"`sr_upscale` as a process: what it says, its exit code, what it leaves behind."
+import subprocess, sys
+import numpy as np, pytest
+from PIL import Image
+from sr_fastai.cli import sr_upscale
+from sr_fastai.models import Generator
+from sr_fastai.weights import save_weights
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory): return save_weights(Generator(width=4, depth=1), tmp_path_factory.mktemp('w')/'m.safetensors')
+
+@pytest.fixture
+def photo(tmp_path):
+    p = tmp_path/'photo.jpg'
+    Image.fromarray(np.random.default_rng(42).integers(0, 256, (40,60,3), dtype=np.uint8)).save(p)
+    return p
+
+def process(*args): return subprocess.run([sys.executable, '-m', 'sr_fastai.cli', *map(str, args)], capture_output=True, text=True, timeout=60)
+
+def refused(capfd, *args):
+    code = sr_upscale([str(a) for a in args])
+    o,e = capfd.readouterr()
+    assert code==2 and not o and e.startswith('sr_upscale: ') and e.count('\n')==1 and 'Traceback' not in e
+    return e
+
+def test_process(photo, model):
+    r = process(photo, '--model', model)
+    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+    assert r.stdout.startswith(str(photo.with_name('photo_x2.jpg')))
+    with Image.open(photo.with_name('photo_x2.jpg')) as im: assert (im.size, im.format)==((120,80), 'JPEG')
+
+def test_process_fails_in_one_sentence(tmp_path):
+    r = process(tmp_path/'none.jpg')
+    assert (r.returncode, r.stdout, r.stderr)==(2, '', f"sr_upscale: {tmp_path/'none.jpg'}: no such file\n")
+
+def test_help_and_missing_file_need_no_torch(tmp_path):
+    code = "import sys; from sr_fastai.cli import sr_upscale; sr_upscale([sys.argv[1]]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, '-c', code, str(tmp_path/'none.jpg')], check=True, capture_output=True, timeout=60)
+
+def test_bad_input(capfd, tmp_path, photo, model):
+    (tmp_path/'text.png').write_text('Dear diary')
+    (tmp_path/'empty.png').touch()
+    (tmp_path/'short.jpg').write_bytes(photo.read_bytes()[:-400])
+    (tmp_path/'folder').mkdir()
+    before = sorted(tmp_path.rglob('*'))
+    assert 'not a picture' in refused(capfd, tmp_path/'text.png', '-m', model)
+    assert 'is empty' in refused(capfd, tmp_path/'empty.png', '-m', model)
+    assert 'damaged or cut short' in refused(capfd, tmp_path/'short.jpg', '-m', model)
+    assert 'folder' in refused(capfd, tmp_path/'folder', '-m', model)
+    assert 'no such file' in refused(capfd, tmp_path/'none.jpg', '-m', model)
+    assert 'no such weights' in refused(capfd, photo, '-m', tmp_path/'none.safetensors')
+    assert 'no weights are called' in refused(capfd, photo, '-m', 'nobody')
+    assert "can't be written as .xyz" in refused(capfd, photo, '-m', model, '-o', tmp_path/'a.xyz')
+    assert 'is the picture itself' in refused(capfd, photo, '-m', model, '-o', photo)
+    assert '--max-pixels' in refused(capfd, photo, '-m', model, '--max-pixels', '0.001')
+    assert 'nowhere' in refused(capfd, photo, '-m', model, '--device', 'nowhere')
+    assert 'scale must be' in refused(capfd, photo, '-m', model, '-s', '0')
+    assert sorted(tmp_path.rglob('*'))==before
+
+def test_output_names(capfd, tmp_path, photo, model):
+    def run(*args):
+        assert sr_upscale([str(a) for a in (photo, '-m', model, *args)])==0
+        return capfd.readouterr()[0].split('  ')[0]
+    (tmp_path/'there').mkdir()
+    assert run('-s', 1.5)==str(tmp_path/'photo_x1.5.jpg')
+    assert run('-o', tmp_path/'there')==str(tmp_path/'there'/'photo_x2.jpg')
+    assert run('-o', f"{tmp_path/'new'}/")==str(tmp_path/'new'/'photo_x2.jpg')
+    assert run('-o', tmp_path/'new2'/'a.png', '--size', '33x44')==str(tmp_path/'new2'/'a.png')
+    with Image.open(tmp_path/'new2'/'a.png') as im: assert (im.size, im.format)==((33,44), 'PNG')
+
+def test_first_frame_is_said(capfd, tmp_path, model):
+    frames = [Image.new('RGB', (8,8), c) for c in ('red','green','blue')]
+    frames[0].save(tmp_path/'a.gif', save_all=True, append_images=frames[1:])
+    assert sr_upscale([str(tmp_path/'a.gif'), '-m', str(model)])==0
+    assert 'only the first frame' in capfd.readouterr()[1]

@@ -1,0 +1,29 @@
+"What an import may cost: upscaling needs neither fastai nor what it pulls in."
+import subprocess, sys
+import pytest
+
+HEAVY = 'fastai','pandas','matplotlib','spacy','sklearn','IPython','wandb','torchvision','tifffile','imagecodecs'
+
+def modules(code):
+    "The modules loaded after `code` has run in a fresh process."
+    r = subprocess.run([sys.executable, '-c', f"{code}\nimport sys; print('\\n'.join(sys.modules))"], capture_output=True, text=True, timeout=120, check=True)
+    return set(r.stdout.split())
+
+def test_import_is_light():
+    ms = modules('import sr_fastai')
+    assert not ms & {*HEAVY, 'torch', 'numpy', 'PIL'}
+
+def test_upscale_needs_no_fastai():
+    ms = modules("""
+import numpy as np, sr_fastai
+from sr_fastai.models import Generator
+sr_fastai.upscale(np.zeros((8,8,3), np.uint8), model=Generator(width=4, depth=1))""")
+    assert 'sr_fastai.engine' in ms and not ms & set(HEAVY)
+
+@pytest.mark.parametrize('room', ['ops','models','files','weights','imageio','resample','engine','cli'])
+def test_rooms_of_inference_are_light(room): assert not modules(f'import sr_fastai.{room}') & set(HEAVY)
+
+def test_only_upscale_is_lazy():
+    import sr_fastai
+    assert callable(sr_fastai.upscale)
+    with pytest.raises(AttributeError, match='nonsense'): sr_fastai.nonsense
