@@ -1,0 +1,259 @@
+"Faults, properties and the cache of `sr_fastai.data`."
+import json, os, random, warnings
+import numpy as np, pytest, torch
+from PIL import Image
+from sr_fastai import data as D
+from sr_fastai.data import *
+from sr_fastai.resample import bicubic_down
+
+def save(x, f):
+    f.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(x).save(f)
+
+def lr_image(seed, h=24, w=30): return np.random.default_rng(seed).integers(0, 256, (h,w,3), dtype=np.uint8)
+def enlarge(x, s): return x.repeat(s, 0).repeat(s, 1)
+
+@pytest.fixture
+def div2k(tmp_path):
+    "Four and two images in DIV2K's layout at x2 and x3, HR the repeated pixels of LR, so that what belongs together can be seen in any crop."
+    root = tmp_path/'div2k'
+    for split,nums in (('train',range(1,5)), ('valid',range(801,803))):
+        for n in nums:
+            x = lr_image(n)
+            save(enlarge(x, 6), root/f'DIV2K_{split}_HR'/f'{n:04d}.png')
+            for s in (2,3): save(enlarge(x, 6//s), root/f'DIV2K_{split}_LR_bicubic'/f'X{s}'/f'{n:04d}x{s}.png')
+    return root
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch): monkeypatch.setattr(D, 'fastai_path', lambda k: tmp_path/'fastai'/k)
+
+@pytest.fixture
+def opts(tmp_path): return dict(cache=tmp_path/'cache', size=12, bs=4, crops=8, seed=0)
+
+def belong(lr, hr):
+    s = hr.shape[-1]//lr.shape[-1]
+    return torch.equal(torch.Tensor(hr[...,::s,::s]), torch.Tensor(lr)) and torch.equal(torch.Tensor(hr[...,s-1::s,s-1::s]), torch.Tensor(lr))
+
+# ------------------------------------------------------------------ the sample
+def test_sample_is_copied_whole(tmp_path):
+    p = untar_div2k(sample=True, dest=tmp_path)
+    assert len(div2k_lr(p, 4))==12 and [f.name for f in tmp_path.iterdir() if not f.name.endswith('.lock')]==['div2k_sample']
+    before = (p/'DIV2K_train_HR/0001.png').stat()
+    assert untar_div2k(sample=True, dest=tmp_path)==p and (p/'DIV2K_train_HR/0001.png').stat()==before
+
+def test_damaged_sample_is_copied_again(tmp_path):
+    p = untar_div2k(sample=True, dest=tmp_path)
+    (p/'DIV2K_train_HR/0001.png').write_bytes(b'half')
+    (p/'DIV2K_valid_HR/0801.png').unlink()
+    untar_div2k(sample=True, dest=tmp_path)
+    assert len(div2k_lr(p, 2))==12 and read_rgb(p/'DIV2K_train_HR/0001.png').shape==(3,432,432)
+
+def test_sample_lr_is_matlabs():
+    root = untar_div2k(sample=True)
+    for s in (2,3,4):
+        for f in div2k_lr(root, s)[::5]: np.testing.assert_array_equal(bicubic_down(np.array(Image.open(div2k_hr(f))), s), np.array(Image.open(f)))
+
+# ------------------------------------------------------------------ pairs
+@pytest.mark.parametrize('scale', [2,3])
+def test_crops_and_turns_are_paired(div2k, opts, scale):
+    dls = div2k_dataloaders(div2k, scale=scale, **opts)
+    seen = 0
+    for dl in dls:
+        for lr,hr in dl:
+            assert lr.shape[1:]==(3,12,12) and hr.shape[1:]==(3,12*scale,12*scale) and belong(lr, hr)
+            seen += len(lr)
+    assert seen==4*8+2
+
+def test_all_eight_turns_come_up():
+    x = np.arange(3*4*4, dtype=np.uint8).reshape(3,4,4)
+    got = {PairedDihedral().pair(x, x, random.Random(i))[0].tobytes() for i in range(100)}
+    assert got=={np.ascontiguousarray(np.rot90(y, k, (1,2))).tobytes() for y in (x, x[:,:,::-1]) for k in range(4)}
+
+def test_crops_reach_every_place():
+    "Corners too, and never beyond; where HR has a row too many or too few for LR, neither shows it."
+    lr = np.stack(np.mgrid[:9,:7,:1])[...,0].astype(np.uint8)
+    for cut in (0,1,-1):
+        hr = enlarge(lr.transpose(1,2,0), 3).transpose(2,0,1)
+        hr = hr[:,:-1] if cut==1 else np.pad(hr, ((0,0),(0,1),(0,0))) if cut==-1 else hr
+        at = set()
+        for i in range(500):
+            a,b = PairedCrop(4).pair(lr, hr, random.Random(i))
+            assert a.shape==(3,4,4) and b.shape==(3,12,12) and (b[:,::3,::3]==a).all()
+            at.add(tuple(a[:2,0,0]))
+        assert at=={(t,l) for t in range(9-4+(cut!=1)) for l in range(4)}
+
+def epoch(dl): return [torch.Tensor(hr) for _,hr in dl]
+def same(a, b): return len(a)==len(b) and all(torch.equal(x, y) for x,y in zip(a, b))
+
+def test_seed_gives_the_same_batches_with_any_workers(div2k, opts):
+    runs = [epoch(div2k_dataloaders(div2k, **opts, num_workers=w).train) for w in (0,0,2)]
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    assert not same(runs[0], epoch(div2k_dataloaders(div2k, **{**opts, 'seed':1}).train))
+
+def test_epochs_differ_but_validation_does_not(div2k, opts):
+    dls = div2k_dataloaders(div2k, **opts)
+    assert not same(epoch(dls.train), epoch(dls.train)) and same(epoch(dls.valid), epoch(dls.valid))
+    lr,hr = dls.valid.one_batch()
+    whole = read_rgb(div2k/'DIV2K_valid_LR_bicubic/X2/0801x2.png')
+    np.testing.assert_array_equal((lr[0]*255).round().numpy(), whole[:,30:42,39:51]) # the centre of 72x90
+
+def test_whole_images_in_validation(div2k, opts):
+    lr,hr = div2k_dataloaders(div2k, **opts, valid_size=0, val_bs=1).valid.one_batch()
+    assert lr.shape==(1,3,72,90) and hr.shape==(1,3,144,180)
+
+def test_fastais_own_path_gives_the_same_kind_of_batches(div2k, opts):
+    "A foreign item transform sends the loader through fastai's pipelines."
+    from fastai.vision.all import DataBlock, ItemTransform
+    class Foreign(ItemTransform):
+        def encodes(self, o): return o
+    block = DataBlock(blocks=(SRBlock(TensorLR), SRBlock(TensorHR)), get_items=div2k_lr, get_y=div2k_hr, splitter=div2k_splitter,
+                      item_tfms=[PairedCrop(12), PairedDihedral(), Foreign()])
+    dls = block.dataloaders(div2k, bs=4, crops=3, cache=opts['cache'])
+    assert len(dls.train)==3
+    for dl in dls:
+        for lr,hr in dl: assert type(lr) is TensorLR and type(hr) is TensorHR and lr.shape[1:]==(3,12,12) and belong(lr, hr)
+
+def test_types_survive_arithmetic(div2k, opts):
+    lr,hr = div2k_dataloaders(div2k, **opts).one_batch()
+    up = torch.nn.functional.interpolate(lr, scale_factor=2)
+    assert torch.nn.functional.mse_loss(up, hr)==0 and torch.nn.functional.l1_loss(hr, up)==0
+
+def test_test_dl_takes_whole_images(div2k, opts):
+    dls = div2k_dataloaders(div2k, **opts)
+    dl = dls.test_dl(sorted((div2k/'DIV2K_valid_LR_bicubic/X3').glob('*.png')), bs=1)
+    assert [b[0].shape for b in dl]==[(1,3,48,60)]*2
+
+# ------------------------------------------------------------------ bad input
+def fails(exc, says, f):
+    with pytest.raises(exc) as e: f()
+    for s in says: assert s in str(e.value), str(e.value)
+
+def test_sizes_that_do_not_match(div2k, opts):
+    save(lr_image(0, 70, 90), div2k/'DIV2K_train_LR_bicubic/X2/0003x2.png')
+    fails(ValueError, ['0003.png is 180x144','0003x2.png is 90x70'], lambda: div2k_dataloaders(div2k, **opts))
+
+def test_wrong_scale(div2k, opts):
+    (div2k/'DIV2K_train_LR_bicubic/X2').rename(div2k/'x'); (div2k/'DIV2K_train_LR_bicubic/X3').rename(div2k/'DIV2K_train_LR_bicubic/X2')
+    fails(ValueError, ['0001.png is 180x144','not 1/2 of it'], lambda: div2k_dataloaders(div2k, **opts))
+
+def test_hr_without_lr_and_lr_without_hr(div2k, opts):
+    (div2k/'DIV2K_train_LR_bicubic/X2/0002x2.png').unlink()
+    fails(FileNotFoundError, ['0002.png has no LR'], lambda: div2k_dataloaders(div2k, **opts))
+    (div2k/'DIV2K_train_HR/0002.png').unlink(); (div2k/'DIV2K_train_HR/0004.png').unlink()
+    fails(FileNotFoundError, ['0004.png has LR files but no HR'], lambda: div2k_dataloaders(div2k, **opts))
+
+def test_missing_and_empty_folders(div2k, opts, tmp_path):
+    fails(FileNotFoundError, ['DIV2K_train_HR is missing','untar_div2k'], lambda: div2k_dataloaders(tmp_path, **opts))
+    fails(FileNotFoundError, ['X4 is missing'], lambda: div2k_dataloaders(div2k, scale=4, **opts))
+    for f in (div2k/'DIV2K_train_LR_bicubic/X2').iterdir(): f.unlink()
+    fails(FileNotFoundError, ['X2 has no PNG files'], lambda: div2k_dataloaders(div2k, **opts))
+    (tmp_path/'empty').mkdir()
+    fails(FileNotFoundError, ['empty has 0 image files'], lambda: sr_dataloaders(tmp_path/'empty', **opts))
+    fails(FileNotFoundError, ['nowhere is not a folder'], lambda: sr_dataloaders(tmp_path/'nowhere', **opts))
+
+def test_batch_larger_than_the_data(div2k, opts):
+    fails(ValueError, ['a batch of 33 is more','4 images x 8 crops'], lambda: div2k_dataloaders(div2k, **{**opts, 'bs':33}))
+
+def test_image_smaller_than_the_crop(div2k, opts):
+    save(lr_image(0, 11, 90), div2k/'DIV2K_train_LR_bicubic/X2/0003x2.png')
+    save(lr_image(0, 22, 180), div2k/'DIV2K_train_HR/0003.png')
+    fails(ValueError, ['0003x2.png has 90x11 LR pixels','12x12'], lambda: div2k_dataloaders(div2k, **opts))
+
+def test_unreadable_image(div2k, opts):
+    f = div2k/'DIV2K_train_HR/0002.png'
+    f.write_bytes(f.read_bytes()[:500])
+    fails(ValueError, ['0002.png cannot be read as an image','replace it'], lambda: div2k_dataloaders(div2k, **opts))
+    with pytest.warns(UserWarning, match='skipped: .*0002.png'): dls = div2k_dataloaders(div2k, **opts, bad='skip')
+    assert len(dls.train_ds)==3
+    for lr,hr in dls.train: assert belong(lr, hr)
+
+# ------------------------------------------------------------------ the cache
+def test_decodes_once(div2k, opts, monkeypatch):
+    read,seen = D.read_rgb,[]
+    monkeypatch.setattr(D, 'read_rgb', lambda f: (seen.append(f), read(f))[1])
+    list(div2k_dataloaders(div2k, **opts).train)
+    # beside the cache, fastai draws one item to learn the types
+    assert len(set(seen))==12 and len(seen)<=12+4
+    seen.clear()
+    list(div2k_dataloaders(div2k, **opts).train)
+    assert len(seen)<=4
+
+def test_hr_is_shared_by_the_scales(div2k, opts):
+    dl = [div2k_dataloaders(div2k, scale=s, **{**opts, 'cache':None}).valid for s in (2,3)]
+    assert dl[0].store.path==dl[1].store.path and len(dl[1].store)==6+2*6
+
+def cache_of(div2k, opts): return div2k_dataloaders(div2k, **opts).valid.store # opened last, so it knows all
+
+def test_killed_while_writing(div2k, opts):
+    c = cache_of(div2k, opts)
+    want = {k:c[k].copy() for k in c.entries}
+    lines = c.index.read_bytes().splitlines(keepends=True)
+    for cut in (len(lines[-1])//2, len(lines[-1])+1):
+        c.index.write_bytes(b''.join(lines)[:-cut]) # half a line, then another one gone
+        with open(c.pixels, 'ab') as f: f.write(b'rubbish of a process that was killed')
+        c2 = cache_of(div2k, opts)
+        assert c2.entries.keys()==want.keys() and all((c2[k]==want[k]).all() for k in want)
+        for line in c2.index.read_bytes().splitlines(): json.loads(line)
+
+def test_replaced_and_touched_files(div2k, opts, monkeypatch):
+    c = cache_of(div2k, opts)
+    f = div2k/'DIV2K_train_HR/0001.png'
+    os.utime(f, ns=(1,1)) # touched only: its content decides
+    monkeypatch.setattr(D.PixelCache, '_decode', lambda *a: pytest.fail('decoded again'))
+    cache_of(div2k, opts)
+    monkeypatch.undo()
+    save(lr_image(99, 144, 180), f)
+    c2 = cache_of(div2k, opts)
+    key = next(k for k in c2.entries if k.endswith('DIV2K_train_HR/0001.png'))
+    np.testing.assert_array_equal(c2[key], lr_image(99, 144, 180).transpose(2,0,1))
+
+def test_other_version_is_made_again(div2k, opts):
+    c = cache_of(div2k, opts)
+    c.index.write_text('{"version": 0}\n{"other": "layout"}\n')
+    with pytest.warns(UserWarning, match='another version'): c2 = cache_of(div2k, opts)
+    assert c2.entries.keys()==c.entries.keys()
+
+def test_no_room(div2k, opts, tmp_path, monkeypatch):
+    c = PixelCache(tmp_path/'c', max_gb=1e-6)
+    f = div2k/'DIV2K_train_HR/0001.png'
+    fails(OSError, ['of its limit','Make room'], lambda: c.add({'k':(f,read_rgb)}))
+    monkeypatch.setattr(D.shutil, 'disk_usage', lambda p: type('U', (), dict(free=1000)))
+    fails(OSError, ['are free there'], lambda: PixelCache(tmp_path/'c').add({'k':(f,read_rgb)}))
+    assert not c.pixels.exists() or c.pixels.stat().st_size==0
+
+def test_cache_travels_to_a_worker_without_its_pixels(div2k, opts):
+    import pickle
+    c = cache_of(div2k, opts)
+    key = next(iter(c.entries))
+    want = c[key].copy()
+    b = pickle.dumps(c)
+    assert len(b)<20_000 and (pickle.loads(b)[key]==want).all()
+
+@pytest.mark.parametrize('mode,want', [('L',3),('RGBA',3),('P',3),('I;16',3),('1',3),('CMYK',3)])
+def test_any_mode_becomes_rgb(tmp_path, mode, want):
+    f = tmp_path/('x.tif' if mode=='CMYK' else 'x.png')
+    im = Image.fromarray(np.full((4,6), 40000, np.uint16)) if mode=='I;16' else Image.fromarray(lr_image(0,4,6)).convert(mode)
+    im.save(f)
+    x = read_rgb(f)
+    assert x.shape==(want,4,6) and x.dtype==np.uint8
+    if mode=='I;16': assert (x==round(40000/257)).all()
+
+def test_photographs_are_upright(tmp_path):
+    im,exif = Image.fromarray(lr_image(0,4,6)),Image.Exif()
+    exif[0x0112] = 6
+    im.save(tmp_path/'x.png', exif=exif)
+    assert read_rgb(tmp_path/'x.png').shape==(3,6,4)
+
+# ------------------------------------------------------------------ own photographs
+def test_own_photographs(tmp_path, opts):
+    for i in range(6): save(lr_image(i, 61+i, 75), tmp_path/'p'/f'{i%2}'/f'{i}.jpg') # sides that 3 does not divide
+    dls = sr_dataloaders(tmp_path/'p', scale=3, **opts)
+    assert (len(dls.train_ds),len(dls.valid_ds))==(5,1)
+    for dl in dls:
+        for lr,hr in dl: assert lr.shape[2:]==(12,12) and hr.shape[2:]==(36,36)
+
+def test_own_pairs(div2k, opts):
+    dls = sr_dataloaders(div2k/'DIV2K_train_HR', div2k/'DIV2K_train_LR_bicubic/X3', scale=3, **opts)
+    for lr,hr in dls.train: assert belong(lr, hr)
+    (div2k/'DIV2K_train_LR_bicubic/X3/0004x3.png').unlink()
+    fails(FileNotFoundError, ['0004.png has no LR','0004x3.png'], lambda: sr_dataloaders(div2k/'DIV2K_train_HR', div2k/'DIV2K_train_LR_bicubic/X3', scale=3, **opts))
