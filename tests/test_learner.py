@@ -1,5 +1,6 @@
 "What fastai's own GAN code gets wrong, one test each, and what a `Learner` promises."
-import warnings
+import os, socket, warnings
+from pathlib import Path
 import pytest, torch
 from torch import nn
 from torch.nn import functional as F
@@ -127,6 +128,31 @@ def test_7_two_learning_rates_with_one_cycle(tmp_path):
         assert watch.hypers[0]==pytest.approx([1e-4,3e-4])
         learn.fit(1, cbs=watch)
         assert watch.hypers[-1]==pytest.approx([1e-3,4e-3])
+
+def _distributed(rank, port, path):
+    "One of two processes on CPU."
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    import sr_fastai.distributed
+    learn,watch = tiny_learner(Path(path), n=12, norm='spectral', generator=Generator(2, width=8, depth=1)),Watch()
+    torch.manual_seed(rank) # what is not synchronised would differ
+    for p in learn.model.parameters(): p.data += .01*torch.randn_like(p)
+    with learn.no_bar(), learn.no_logging(), learn.distrib_ctx(): learn.fit(2, cbs=watch)
+    torch.save(dict(model=learn.model.state_dict(), turns=watch.turns, moved=watch.moved, row=list(learn.recorder.values[-1])), Path(path)/f'{rank}.pt')
+
+def test_8_two_processes(tmp_path):
+    pytest.importorskip('accelerate')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    torch.multiprocessing.spawn(_distributed, (port,str(tmp_path)), nprocs=2)
+    a,b = (torch.load(tmp_path/f'{i}.pt', weights_only=True) for i in (0,1))
+    for k in a['model']: assert torch.equal(a['model'][k], b['model'][k]), k
+    assert a['turns']==b['turns']=='CGCGCG' # 12 pairs, batches of 2 on each of two processes
+    for turn,(gen,crit) in zip(a['turns'], a['moved']):
+        assert (gen if turn=='C' else crit)==0. and (crit if turn=='C' else gen)>0.
+    # validation is of the whole set on both
+    assert a['row'][2:]==pytest.approx(b['row'][2:])
 
 def test_model_is_the_generator(tmp_path):
     learn = tiny_learner(tmp_path)
