@@ -6,9 +6,11 @@
 __all__ = ['GAN', 'GANOptimizer', 'SRGANLoss', 'SRGANTrainer', 'GANSwitcher', 'GANRecorder', 'LossMetric', 'ImageMetric',
            'GANMixedPrecision', 'SRGANLearner', 'gan_learner']
 
-# %% ../nbs/11_learner.ipynb #43144608
-from contextlib import ExitStack
+# %% ../nbs/11_learner.ipynb #a25f11e7
+import copyreg
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from plum import Function
 from torch.amp import autocast, GradScaler
 from fastai.vision.all import *
 from fastai.vision.gan import GANLearner, GANTrainer, GANLoss, FixedGANSwitcher, set_freeze_model
@@ -238,7 +240,19 @@ class GANMixedPrecision(MixedPrecision):
     def after_step(self): "The scaler is updated before the step, when the net's turn is certain."
     def after_fit(self): "Scalers are kept for the next `fit`."
 
-# %% ../nbs/11_learner.ipynb #9561a02e
+# %% ../nbs/11_learner.ipynb #20b4fa96
+def _function(fs):
+    f = Function(fs[0])
+    for o in fs: f.dispatch(o)
+    return f
+
+@contextmanager
+def _picklable_functions():
+    "Pickle plum's functions, which fastai's pipelines hold, by their methods meanwhile: by themselves they cannot be since plum-dispatch 2.10."
+    copyreg.pickle(Function, lambda f: (_function,([m.implementation for m in f.methods],)))
+    try: yield
+    finally: copyreg.dispatch_table.pop(Function)
+
 class SRGANLearner(GANLearner):
     "A `GANLearner` whose nets do not leak into each other; `gan_learner` makes one."
     def __init__(self,
@@ -327,7 +341,7 @@ class SRGANLearner(GANLearner):
         if rank_distrib(): return
         dls,opt = self.dls,self.opt
         try:
-            with atomic_path(self.path/fname) as tmp: super().export(tmp, **kwargs)
+            with atomic_path(self.path/fname) as tmp, _picklable_functions(): super().export(tmp, **kwargs)
         finally: self.dls,self.opt = dls,opt
 
     def export_weights(self,
