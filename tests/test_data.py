@@ -2,7 +2,8 @@
 import json, os, random, warnings
 import numpy as np, pytest, torch
 from PIL import Image
-from sr_fastai import data as D
+from sr_fastai import cache as C, data as D
+from sr_fastai.cache import PixelCache, read_rgb
 from sr_fastai.data import *
 from sr_fastai.resample import bicubic_down
 
@@ -199,7 +200,7 @@ def test_replaced_and_touched_files(div2k, opts, monkeypatch):
     c = cache_of(div2k, opts)
     f = div2k/'DIV2K_train_HR/0001.png'
     os.utime(f, ns=(1,1)) # touched only: its content decides
-    monkeypatch.setattr(D.PixelCache, '_decode', lambda *a: pytest.fail('decoded again'))
+    monkeypatch.setattr(PixelCache, '_decode', lambda *a: pytest.fail('decoded again'))
     cache_of(div2k, opts)
     monkeypatch.undo()
     save(lr_image(99, 144, 180), f)
@@ -217,7 +218,7 @@ def test_no_room(div2k, opts, tmp_path, monkeypatch):
     c = PixelCache(tmp_path/'c', max_gb=1e-6)
     f = div2k/'DIV2K_train_HR/0001.png'
     fails(OSError, ['of its limit','Make room'], lambda: c.add({'k':(f,read_rgb)}))
-    monkeypatch.setattr(D.shutil, 'disk_usage', lambda p: type('U', (), dict(free=1000)))
+    monkeypatch.setattr(C.shutil, 'disk_usage', lambda p: type('U', (), dict(free=1000)))
     fails(OSError, ['are free there'], lambda: PixelCache(tmp_path/'c').add({'k':(f,read_rgb)}))
     assert not c.pixels.exists() or c.pixels.stat().st_size==0
 
