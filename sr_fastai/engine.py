@@ -59,7 +59,7 @@ def _fill(x, alpha):
         out = torch.where(near>1e-6, mean(x*seen)/near.clamp(min=1e-6), out)
     return x*seen + out*(1-seen)
 
-# %% ../nbs/05_engine.ipynb #3f6436ca
+# %% ../nbs/05_engine.ipynb #d37f1840
 _PEAK = {np.dtype(np.uint8):255, np.dtype(np.uint16):65535, np.dtype(np.float32):1}
 
 def _eightfold(model, x):
@@ -91,12 +91,12 @@ def _enlarge(model, a, colours, hides, device, ensemble):
     y = [o if g.shape[1]==3 else o.mean(1, keepdim=True) for o,g in zip(y.split(1), groups)] # one channel in: one out
     y = torch.cat(y, 1)*peak
     # hidden colours bound nothing: what is seen through the edge comes from the filled ones
-    y = _bound(y, torch.cat([x[:1]*peak, groups[1]], 1) if hides else t, s)
+    y = _bound(y, torch.cat([x[:1,:colours]*peak, groups[1]], 1) if hides else t, s)
     if peak==1: return y.clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
     y = y.clamp(0, peak).round_()[0].movedim(0, -1).to(torch.uint8 if peak==255 else torch.int32)
     return y.cpu().numpy()
 
-# %% ../nbs/05_engine.ipynb #62abef38
+# %% ../nbs/05_engine.ipynb #81cb23c9
 _OOM = 'not enough memory',"can't allocate memory",'out of memory'
 
 def _is_oom(e): return isinstance(e, (torch.OutOfMemoryError,MemoryError)) or any(o in str(e) for o in _OOM)
@@ -106,26 +106,24 @@ def _tile_side(device, pad):
     return max(256 if device.type=='cpu' else 512, 8*pad)
 
 def _run(model, a, colours, hides, device, tile, ensemble, step):
-    "The array `a`, (H, W, C), enlarged tile by tile. `step(n)` after each, n the part of the whole."
+    "The array `a`, (H, W, C), enlarged tile by tile. `step(n)` after each, n its part of the whole."
     (h,w,c),s = a.shape,model.scale
     overlap = max(model.pad, REACH) + (max(FILL) if hides else 0)
     side = max(h, w) if tile is None else _tile_side(device, overlap) if tile=='auto' else tile
     out = np.empty((h*s,w*s,c), a.dtype)
     todo = _cores(h, w, side)[::-1]
-    share = [1/len(todo)]*len(todo)
     while todo:
-        (y,x,th,tw),part = todo.pop(),share.pop()
+        y,x,th,tw = todo.pop()
         y0,y1,x0,x1 = max(y-overlap,0),min(y+th+overlap,h),max(x-overlap,0),min(x+tw+overlap,w)
         try: big = _enlarge(model, a[y0:y1,x0:x1], colours, hides, device, ensemble)
         except (RuntimeError,MemoryError) as e:
             if not _is_oom(e) or max(th,tw)<=16: raise
-            parts = _cores(th, tw, math.ceil(max(th,tw)/2))
-            todo += [(y+dy,x+dx,*o) for dy,dx,*o in parts[::-1]]
-            share += [part/len(parts)]*len(parts)
+            # the others would not fit either
+            todo = [(y+dy,x+dx,*o) for y,x,h_,w_ in (*todo,(y,x,th,tw)) for dy,dx,*o in _cores(h_, w_, math.ceil(max(th,tw)/2))[::-1]]
             continue
         top,left = (y-y0)*s,(x-x0)*s
         out[y*s:(y+th)*s, x*s:(x+tw)*s] = big[top:top+th*s, left:left+tw*s]
-        step(part)
+        step(th*tw/(h*w))
     return out
 
 # %% ../nbs/05_engine.ipynb #aaf6cbc9
@@ -202,7 +200,7 @@ def _models(model, scale, device, lossy):
         one = _cached(model, next((s for s in scales if s>=scale), max(scales, default=None)), None, device)
     return [one]*max(1, math.ceil(math.log(scale)/math.log(one.scale)-1e-9))
 
-# %% ../nbs/05_engine.ipynb #d9a58028
+# %% ../nbs/05_engine.ipynb #d1303148
 @contextmanager
 def _stepper(progress, total):
     "A function to call with the work done since the last call; `progress` hears of it."
@@ -255,11 +253,11 @@ def upscale_picture(
 @contextmanager
 def _evaluating(models):
     "The models in eval mode meanwhile."
-    was = [m.training for m in models]
+    was = [(o,o.training) for m in models for o in m.modules()]
     for m in models: m.eval()
     try: yield
     finally:
-        for m,o in zip(models, was): m.train(o)
+        for o,training in was: o.training = training
 
 # %% ../nbs/05_engine.ipynb #58a593c8
 _ARRAY_MODES = {1:'L', 2:'LA', 3:'RGB', 4:'RGBA'}

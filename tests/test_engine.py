@@ -1,0 +1,223 @@
+"`upscale`: tiles that can't be seen, colours that don't move, any kind of input."
+import io, os, subprocess, sys
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from sr_fastai import engine
+from sr_fastai.engine import *
+from sr_fastai.imageio import *
+from sr_fastai.models import Generator
+from sr_fastai.weights import save_weights
+
+def wild(**kw):
+    "A network far from the identity, so that what is exact is so by construction."
+    torch.manual_seed(42)
+    g = Generator(**{**dict(width=6, depth=2), **kw}).eval()
+    for p in g.parameters(): torch.nn.init.normal_(p, std=.3)
+    return g
+
+@pytest.fixture(scope='module')
+def model(): return wild()
+
+def noise(h, w, c=3, dtype=np.uint8):
+    a = np.random.default_rng(h*100+w).integers(0, np.iinfo(dtype).max+1, (h,w,c), dtype=dtype)
+    return a[...,0] if c==1 else a
+
+# --- tiles
+
+def same(a, b):
+    "Equal, but for values that the processor's kernels, which differ by size, round the other way."
+    d = np.abs(a.astype(int)-b)
+    return d.max()<=1 and (d>0).sum()<=max(1, 1e-3*d.size)
+
+@settings(max_examples=40, deadline=None)
+@given(h=st.integers(1, 60), w=st.integers(1, 60), tile=st.integers(1, 64), scale=st.sampled_from([2,3,4]), precision=st.sampled_from(['fp32','bf16']), c=st.sampled_from([1,3,4]))
+def test_tiled_equals_untiled(h, w, tile, scale, precision, c):
+    g,a = wild(scale=scale, depth=1),noise(h, w, c)
+    kw = dict(scale=scale, model=g, precision=precision)
+    assert same(upscale(a, tile=max(tile, (max(h, w)+7)//8), **kw), upscale(a, tile=None, **kw))
+
+@pytest.mark.parametrize('mk', [Generator, Generator.thesis])
+@pytest.mark.parametrize('scale', [2,3,4])
+def test_tiled_equals_untiled_for_each_head(mk, scale):
+    g = mk(scale, width=6, depth=1).eval()
+    a = noise(37, 53)
+    for tile in (8,16,25): assert same(upscale(a, scale, g, tile=tile), upscale(a, scale, g, tile=None))
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width,depth', [(48,8),(64,16)])
+@pytest.mark.parametrize('precision', ['fp32','bf16'])
+def test_tiled_equals_untiled_at_full_size(width, depth, precision):
+    torch.manual_seed(42)
+    g = Generator(width=width, depth=depth).eval()
+    a = noise(300, 420)
+    assert same(upscale(a, 2, g, tile=128, precision=precision), upscale(a, 2, g, tile=None, precision=precision))
+
+def test_too_small_an_overlap_is_seen(model):
+    "The test above can fail: one pixel less of overlap, and the tiles show."
+    class Short(torch.nn.Module):
+        scale,pad = 2,model.pad-3
+        def forward(self, x): return model(x)
+    s = Short()
+    s.p = torch.nn.Parameter(torch.zeros(1))
+    a = noise(40, 40)
+    assert not same(upscale(a, 2, s, tile=16), upscale(a, 2, s, tile=None))
+
+def test_ensemble_is_tiled_without_seams_too(model):
+    a = noise(30, 41)
+    assert same(upscale(a, model=model, ensemble=True, tile=10, precision='fp32'), upscale(a, model=model, ensemble=True, tile=None, precision='fp32'))
+
+def test_ensemble_commutes_with_flips_and_turns(model):
+    a = noise(20, 31).astype(np.float32)/255
+    y = upscale(a, model=model, ensemble=True, precision='fp32')
+    for t in (lambda o: o[::-1], lambda o: o[:,::-1], lambda o: o.swapaxes(0, 1)):
+        assert np.abs(upscale(np.ascontiguousarray(t(a)), model=model, ensemble=True, precision='fp32')-t(y)).max()<1e-5
+
+# --- memory
+
+class Hungry(torch.nn.Module):
+    "Runs out of memory for anything larger than `most` pixels."
+    scale,pad = 2,0
+    def __init__(self, most, error):
+        super().__init__()
+        self.most,self.error,self.sizes = most,error,[]
+        self.p = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, x):
+        self.sizes.append(x.shape[-2:])
+        if x.shape[-1]*x.shape[-2]>self.most: raise self.error
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory'), MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_out_of_memory_halves_the_tile(error):
+    m,a,parts = Hungry(40*40, error),noise(450, 330),[]
+    y = upscale(a, model=m, tile=128, progress=parts.append)
+    assert (y==a.repeat(2, 0).repeat(2, 1)).all()
+    assert parts==sorted(parts) and abs(parts[-1]-1)<1e-6 and len(parts)>80
+    # it learns: few tiles were tried in vain
+    assert sum(h*w>40*40 for h,w in m.sizes)<=2
+
+def test_out_of_memory_for_good_is_said():
+    with pytest.raises(MemoryError): upscale(noise(40, 40), model=Hungry(10, MemoryError()))
+
+def test_other_errors_are_not_swallowed():
+    with pytest.raises(RuntimeError, match='broken'): upscale(noise(40, 40), model=Hungry(10, RuntimeError('broken')))
+
+# --- values
+
+@pytest.mark.parametrize('mode', ['L','RGB','RGBA','LA','CMYK'])
+def test_flat_pictures_keep_all_256_values(model, mode):
+    c = dict(L=1, RGB=3, RGBA=4, LA=2, CMYK=4)[mode]
+    for v in range(256):
+        a = np.full((3,4,c), v, np.uint8)
+        assert (upscale_picture(Picture(a, mode), 2, model).a==v).all()
+
+@pytest.mark.parametrize('v', [0,1,256,32768,65534,65535])
+def test_flat_16_bits(model, v): assert (upscale(np.full((6,6,3), v, np.uint16), model=model)==v).all()
+
+@pytest.mark.parametrize('v', [0,.1,1/3,1])
+def test_flat_floats(model, v): assert (upscale(np.full((6,6,3), v, np.float32), model=model)==np.float32(v)).all()
+
+def test_flat_at_any_scale(model):
+    a = np.full((9,7,3), 201, np.uint8)
+    for s in (.5,1,1.7,3,4,5.3): assert (upscale(a, s, model)==201).all()
+
+def test_a_flat_region_stays_flat_beside_detail(model):
+    a = np.full((40,40,3), 255, np.uint8)
+    a[:,20:] = noise(40, 20)
+    y = upscale(a, model=model)
+    assert (y[:,:2*(20-REACH)]==255).all() and (y[:,2*20:]!=255).any()
+
+def test_grey_stays_neutral(model):
+    g = noise(20, 20, 1)
+    want = upscale(g, model=model)
+    assert (upscale(g[...,None].repeat(3, -1), model=model)==want[...,None]).all()
+    im = upscale(Image.fromarray(g), model=model)
+    assert im.mode=='L' and (np.asarray(im)==want).all()
+
+def test_hidden_colours_do_not_bleed(model):
+    a = noise(40, 40, 4)
+    a[:,:20,3],a[:,20:,3] = 0,255
+    b = a.copy(); b[:,:20,:3] = 255-b[:,:20,:3]
+    x,y = upscale(a, model=model),upscale(b, model=model)
+    assert (x==y).all()
+    # what is seen through the edge are visible colours
+    a[:,20:,:3],a[:,:20,:3] = (200,100,50),(0,255,0)
+    y = upscale(a, model=model)
+    assert (y[y[...,3]>0][:,:3]==(200,100,50)).all()
+
+def test_constant_alpha_is_kept_and_costs_nothing(model):
+    a = noise(20, 20, 4); a[...,3] = 77
+    y = upscale(a, model=model)
+    assert (y[...,3]==77).all() and (y[...,:3]==upscale(np.ascontiguousarray(a[...,:3]), model=model)).all()
+
+def test_depths_agree(model):
+    "The same picture in 8 bits, 16 bits and floats."
+    a = noise(20, 20)
+    y = upscale(a, model=model, precision='fp32').astype(float)
+    assert np.abs(upscale(a.astype(np.uint16)*257, model=model, precision='fp32')/257.-y).max()<=.51
+    assert np.abs(upscale(a/255., model=model, precision='fp32')*255-y).max()<=.51
+
+def test_bf16_is_near(model):
+    g = Generator(width=16, depth=4).eval()
+    a = noise(40, 40)
+    d = np.abs(upscale(a, model=g, precision='bf16').astype(int)-upscale(a, model=g, precision='fp32'))
+    assert d.max()<=3
+
+# --- kinds
+
+def test_same_kind_back(model, tmp_path):
+    a = noise(10, 12)
+    y = upscale(a, model=model)
+    t = torch.from_numpy(a).movedim(-1, 0)
+    for x in (t, t.float()/255, (t.float()/255).double(), (t.float()/255).half(), t.float().div(255).bfloat16()):
+        r = upscale(x, model=model)
+        assert (r.dtype,r.shape)==(x.dtype,(3,20,24))
+    assert upscale(a/255., model=model).dtype==np.float64
+    assert upscale((a/255).astype(np.float16), model=model).dtype==np.float16
+    Image.fromarray(a).save(tmp_path/'a.png')
+    data = (tmp_path/'a.png').read_bytes()
+    for src in (tmp_path/'a.png', str(tmp_path/'a.png'), data, io.BytesIO(data), Image.open(tmp_path/'a.png')):
+        r = upscale(src, model=model)
+        assert isinstance(r, Image.Image) and (np.asarray(r)==y).all()
+
+def test_the_input_is_left_alone(model):
+    a = noise(10, 12, 4); b = a.copy()
+    upscale(a, model=model)
+    assert (a==b).all()
+    x = torch.rand(3,5,5, requires_grad=True)
+    assert not upscale(x, model=model).requires_grad
+    a.setflags(write=False)
+    upscale(a, model=model, tile=None)
+
+def test_the_model_is_left_as_it_was():
+    g = wild().train()
+    upscale(noise(6, 6), model=g)
+    assert g.training and all(p.requires_grad for p in g.parameters()) and next(g.parameters()).dtype==torch.float32
+    g.blocks.eval()
+    upscale(noise(6, 6), model=g)
+    assert g.training and not g.blocks.training
+
+def test_threads_are_put_back(model):
+    n = torch.get_num_threads()
+    upscale(noise(6, 6), model=model, threads=1)
+    assert torch.get_num_threads()==n
+
+def test_weights_file_is_read_again_when_it_changes(tmp_path):
+    a,p = noise(8, 8),tmp_path/'m.safetensors'
+    save_weights(Generator(width=4, depth=1), p)
+    y = upscale(a, model=p)
+    save_weights(wild(width=4, depth=1), p)
+    os.utime(p, (1,1))
+    assert (upscale(a, model=p)!=y).any()
+
+@pytest.mark.parametrize('size', [(1,1),(2,1),(1,9)])
+def test_tiny_pictures(model, size): assert upscale(noise(*size), model=model).shape==(size[0]*2,size[1]*2,3)
+
+def test_cancelling_between_tiles(model):
+    class Enough(Exception): pass
+    seen = []
+    def progress(part):
+        seen.append(part)
+        if part>.4: raise Enough
+    with pytest.raises(Enough): upscale(noise(40, 40), model=model, tile=10, progress=progress)
+    assert .4<seen[-1]<.6

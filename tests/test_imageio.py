@@ -1,0 +1,211 @@
+"Any picture in, its equal out: every format, mode and kind of metadata, through the upscaler."
+import io, struct, warnings
+import numpy as np, pytest, tifffile
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, features
+from sr_fastai.engine import upscale, upscale_file
+from sr_fastai.imageio import *
+from sr_fastai.models import Generator
+
+E,G = ExifTags.Base,ExifTags.GPS
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="A title"/></x:xmpmeta>'
+FORMATS = ['png','jpg','webp','tif', pytest.param('avif', marks=pytest.mark.skipif(not features.check('avif'), reason='this Pillow has no AVIF'))]
+
+@pytest.fixture(scope='module')
+def model():
+    import torch
+    torch.manual_seed(42)
+    return Generator(width=4, depth=1).eval()
+
+def noise(h, w, c, dtype=np.uint8):
+    a = np.random.default_rng(42).integers(0, np.iinfo(dtype).max+1, (h,w,c), dtype=dtype)
+    return a[...,0] if c==1 else a
+
+def exif(orientation=6):
+    e = Image.Exif()
+    e[ORIENTATION],e[E.Model],e[E.Artist],e[E.ImageWidth] = orientation,'Camera','Ann',20
+    e[ExifTags.IFD.Exif] = {E.ExifImageWidth:20, E.ExifImageHeight:10, E.LensModel:'Lens 50', E.ExposureTime:(1,50)}
+    e[ExifTags.IFD.GPSInfo] = {G.GPSLatitudeRef:'N', G.GPSLatitude:(1.,2.,3.)}
+    return e
+
+def save(im, path, **kw):
+    if path.suffix=='.png':
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt('XML:com.adobe.xmp', kw.pop('xmp', b'').decode())
+        info.add_text('Comment', 'Kept')
+        info.add(b'gAMA', struct.pack('>I', 45455))
+        kw['pnginfo'] = info
+    if path.suffix=='.tif':
+        if 'xmp' in kw: kw['exif'][700] = kw.pop('xmp')
+        kw['exif'] = kw['exif'].tobytes() # as a dict, Pillow loses its directories
+    im.save(path, **kw)
+    return path
+
+def check_meta(q, size, orientation=1):
+    e = q.getexif()
+    sub,gps = e.get_ifd(ExifTags.IFD.Exif),e.get_ifd(ExifTags.IFD.GPSInfo)
+    assert (e[E.Model], e[E.Artist], e.get(ORIENTATION, 1))==('Camera','Ann',orientation)
+    assert (sub[E.LensModel], sub[E.ExifImageWidth], sub[E.ExifImageHeight])==('Lens 50',*size)
+    assert e[E.ImageWidth]==size[0]
+    assert gps[G.GPSLatitudeRef]=='N' and tuple(map(float, gps[G.GPSLatitude]))==(1,2,3)
+    assert q.info['icc_profile']==ICC
+    assert b'dc:title="A title"' in q.info['xmp'] and b'tiff:Orientation="6"' not in q.info['xmp']
+
+@pytest.mark.parametrize('fmt', FORMATS)
+def test_metadata(tmp_path, model, fmt):
+    im = Image.fromarray(noise(10, 20, 3))
+    src = save(im, tmp_path/f'a.{fmt}', exif=exif(), icc_profile=ICC, dpi=(300,150), xmp=XMP)
+    upscale_file(src, tmp_path/f'b.{fmt}', model=model)
+    with Image.open(tmp_path/f'b.{fmt}') as q:
+        assert q.size==(20,40) # turned once
+        check_meta(q, q.size)
+        if fmt in ('png','jpg','tif'): assert tuple(np.round(tuple(map(float, q.info['dpi']))))==(150,300)
+        if fmt=='png': assert q.text['Comment']=='Kept' and q.info['gamma']==.45455
+
+@pytest.mark.parametrize('fmt', ['png','tif'])
+def test_metadata_of_16_bits(tmp_path, model, fmt):
+    a = noise(10, 20, 3, np.uint16)
+    # 16-bit colour with all metadata, written by others: libpng's pixels and Pillow's chunks; tifffile, with Pillow's EXIF directory
+    small = save(Image.fromarray(noise(10, 20, 3)), tmp_path/f'small.{fmt}', exif=exif(), icc_profile=ICC, dpi=(300,150), xmp=XMP)
+    write_image(Picture(a, 'RGB', **{k:getattr(read_image(small), k) for k in ('exif','icc','dpi','xmp','chunks')}), tmp_path/f'a.{fmt}') # turned already
+    upscale_file(tmp_path/f'a.{fmt}', tmp_path/f'b.{fmt}', model=model)
+    with Image.open(tmp_path/f'b.{fmt}') as q:
+        assert q.size==(40,20)
+        check_meta(q, q.size)
+        q.load()
+    assert read_image(tmp_path/f'b.{fmt}').a.dtype==np.uint16
+    if fmt=='tif': assert tifffile.imread(tmp_path/'b.tif').shape==(20,40,3)
+
+@pytest.mark.parametrize('o', range(1,9))
+def test_orientation_as_pillow_turns(tmp_path, o):
+    from PIL import ImageOps
+    im = Image.fromarray(noise(5, 8, 3))
+    im.save(tmp_path/'a.png', exif=exif(o))
+    with Image.open(tmp_path/'a.png') as q: want = np.asarray(ImageOps.exif_transpose(q))
+    assert (read_image(tmp_path/'a.png').a==want).all()
+
+def test_pil_objects_are_not_turned(tmp_path, model):
+    save(Image.fromarray(noise(10, 20, 3)), tmp_path/'a.jpg', exif=exif(), xmp=XMP, icc_profile=ICC)
+    with Image.open(tmp_path/'a.jpg') as im: big = upscale(im, model=model)
+    assert big.size==(40,20) and big.getexif()[ORIENTATION]==6
+
+CASES = [(m,'png') for m in ('1','L','LA','P','RGB','RGBA','I;16')] + [(m,'tif') for m in ('1','L','LA','P','RGB','RGBA','CMYK','I;16','F')] + [
+    ('L','jpg'),('RGB','jpg'),('CMYK','jpg'),('RGB','webp'),('RGBA','webp'),('L','bmp'),('RGB','bmp'),('P','bmp'),('1','bmp'),('P','gif'),('L','gif'),('RGB','jp2'),('RGB','ppm'),('L','pgm'),('RGBA','tga')]
+
+@pytest.mark.parametrize('mode,fmt', CASES)
+def test_modes(tmp_path, model, mode, fmt):
+    im = Image.fromarray(noise(9, 12, 1, np.uint16)) if mode=='I;16' else Image.fromarray(noise(9, 12, 1)/np.float32(255)) if mode=='F' else Image.fromarray(noise(9, 12, 4)).convert(mode)
+    im.save(tmp_path/f'a.{fmt}')
+    with Image.open(tmp_path/f'a.{fmt}') as q: mode = q.mode # a GIF in L comes back in L or P
+    upscale_file(tmp_path/f'a.{fmt}', tmp_path/f'b.{fmt}', model=model)
+    with Image.open(tmp_path/f'b.{fmt}') as q:
+        q.load()
+        assert (q.mode, q.size)==(mode, (24,18))
+
+@pytest.mark.parametrize('c,dtype,fmt', [(c,np.uint16,f) for c in (1,2,3,4) for f in ('png','tif')]+[(c,np.float32,'tif') for c in (1,3,4)])
+def test_depths(tmp_path, c, dtype, fmt):
+    "Scale 1 changes nothing, so what comes back is what was read."
+    a = noise(9, 12, c, np.uint16)
+    a = a if dtype==np.uint16 else a/np.float32(65535)
+    if fmt=='tif': tifffile.imwrite(tmp_path/'a.tif', a, photometric='rgb' if c>2 else 'minisblack', extrasamples=['unassalpha'] if c in (2,4) else None)
+    else:
+        import imagecodecs
+        (tmp_path/'a.png').write_bytes(imagecodecs.png_encode(a))
+    upscale_file(tmp_path/f'a.{fmt}', tmp_path/f'b.{fmt}', scale=1)
+    q = read_image(tmp_path/f'b.{fmt}')
+    assert q.a.dtype==dtype and (q.a==a.reshape(9, 12, c)).all()
+
+@pytest.mark.parametrize('kw', [dict(planarconfig='separate'), dict(compression='lzw', predictor=True), dict(compression='zlib', predictor=True), dict(byteorder='>'), dict(tile=(16,16)), dict(bigtiff=True)])
+def test_layouts_of_tiff(tmp_path, kw):
+    a = noise(40, 50, 3, np.uint16)
+    tifffile.imwrite(tmp_path/'a.tif', np.moveaxis(a, -1, 0) if 'planarconfig' in kw else a, photometric='rgb', **kw)
+    assert (read_image(tmp_path/'a.tif').a==a).all()
+
+def test_min_is_white(tmp_path):
+    a = noise(9, 12, 1, np.uint16)
+    tifffile.imwrite(tmp_path/'a.tif', a, photometric='miniswhite')
+    assert (read_image(tmp_path/'a.tif').a[...,0]==65535-a).all()
+
+@pytest.mark.parametrize('bad,says', [(noise(8, 8, 1).astype(np.float32), 'divide by 255'), (np.full((8,8), np.nan, np.float32), 'NaN'), (noise(8, 8, 1).astype(np.int32)*99999, 'integers of|convert it to 8 or 16'),
+    (np.zeros((8,8,3), np.uint32), 'convert it to 8 or 16')])
+def test_values_that_are_refused(tmp_path, bad, says):
+    tifffile.imwrite(tmp_path/'a.tif', bad)
+    with pytest.raises(ImageError, match=says): read_image(tmp_path/'a.tif')
+
+def test_transparency_kinds(tmp_path, model):
+    a = noise(10, 12, 4)
+    b = np.zeros((10,12,4), np.uint8)
+    b[5:] = 200,100,50,255
+    Image.fromarray(b).quantize(16, Image.Quantize.FASTOCTREE).save(tmp_path/'p.png')
+    Image.fromarray(b).save(tmp_path/'g.gif')
+    upscale_file(tmp_path/'g.gif', tmp_path/'g2.gif', model=model)
+    with Image.open(tmp_path/'g2.gif') as q:
+        alpha = np.asarray(q.convert('RGBA'))[...,3]
+        assert alpha[:8].max()==0 and alpha[12:].min()==255
+    g = Image.fromarray(a[...,0])
+    g.save(tmp_path/'key.png', transparency=int(a[7,7,0]))
+    Image.fromarray(a[...,:3]).save(tmp_path/'rgbkey.png', transparency=tuple(int(o) for o in a[7,7,:3]))
+    for n,modes in (('p',('P',)), ('key',('LA',)), ('rgbkey',('RGBA',))):
+        upscale_file(tmp_path/f'{n}.png', tmp_path/'b.png', model=model)
+        with Image.open(tmp_path/'b.png') as q:
+            assert q.mode in modes and q.has_transparency_data
+            if n=='p': # transparent above, opaque below
+                alpha = np.asarray(q.convert('RGBA'))[...,3]
+                assert alpha[:6].max()==0 and alpha[14:].min()==255
+
+def test_alpha_goes_on_white_where_there_is_none(tmp_path):
+    a = np.zeros((4,4,4), np.uint8)
+    a[:,:2] = 255,0,0,255
+    write_image(Picture(a, 'RGBA'), tmp_path/'a.bmp')
+    with Image.open(tmp_path/'a.bmp') as q: assert (q.getpixel((0,0)), q.getpixel((3,0)))==((255,0,0),(255,255,255))
+
+def test_ink_becomes_light_where_there_is_no_ink(tmp_path):
+    a = np.zeros((4,4,4), np.uint8)
+    a[:,:2] = 0,255,255,0
+    write_image(Picture(a, 'CMYK'), tmp_path/'a.png')
+    with Image.open(tmp_path/'a.png') as q: assert (q.mode, q.getpixel((0,0)), q.getpixel((3,0)))==('RGB',(255,0,0),(255,255,255))
+
+def test_first_frame_is_said(tmp_path):
+    frames = [Image.new('RGB', (8,8), c) for c in ('red','green','blue')]
+    for fmt in ('gif','webp','png','tif'):
+        frames[0].save(tmp_path/f'a.{fmt}', save_all=True, append_images=frames[1:])
+        p = read_image(tmp_path/f'a.{fmt}')
+        assert 'only the first' in p.notes[0] and p.a[4,4,0]>250
+
+def test_damaged_exif_costs_nothing_else(tmp_path, model):
+    im = Image.fromarray(noise(8, 8, 3))
+    for junk in (b'Exif\0\0', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0MM\0*\0\0\0\x08\xff\xff'+bytes(range(200))):
+        im.save(tmp_path/'a.jpg', exif=junk)
+        upscale_file(tmp_path/'a.jpg', tmp_path/'b.jpg', model=model)
+
+def test_sources(tmp_path):
+    a = noise(8, 9, 3)
+    Image.fromarray(a).save(tmp_path/'ünï 日本.png')
+    p = tmp_path/'ünï 日本.png'
+    data = p.read_bytes()
+    with p.open('rb') as f:
+        for s in (p, str(p), data, memoryview(data), io.BytesIO(data), f): assert (read_image(s).a==a).all()
+
+def test_content_tells_not_the_name(tmp_path):
+    a = noise(8, 9, 3)
+    Image.fromarray(a).save(tmp_path/'a.png')
+    (tmp_path/'a.png').rename(tmp_path/'a.jpg')
+    assert read_image(tmp_path/'a.jpg').format=='PNG'
+
+def test_other_programs_are_not_started(tmp_path):
+    (tmp_path/'a.eps').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n')
+    with pytest.raises(ImageError, match='not a picture'): read_image(tmp_path/'a.eps')
+
+def test_sizes_that_a_format_cannot_hold(tmp_path):
+    with pytest.raises(ImageError, match='at most 16383'): write_image(Picture(np.zeros((1,16384,3), np.uint8), 'RGB'), tmp_path/'a.webp')
+    assert not list(tmp_path.iterdir())
+
+def test_pillows_own_limit_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
+    Image.fromarray(noise(8, 9, 3)).save(tmp_path/'a.png')
+    assert read_image(tmp_path/'a.png').size==(9,8)
+    assert Image.MAX_IMAGE_PIXELS==10
+
+def test_pil_of_16_bit_colour_says_what_is_lost(tmp_path, model):
+    write_image(Picture(noise(8, 9, 3, np.uint16), 'RGB'), tmp_path/'a.png')
+    with pytest.warns(UserWarning, match='8 bits'): assert upscale(tmp_path/'a.png', model=model).mode=='RGB'
