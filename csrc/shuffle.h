@@ -51,6 +51,9 @@ struct Order {
   }
 };
 
+// a/b of numbers from 0 up; in 32 bits where that will do, since GPUs divide 64 slowly
+SR_FN int64_t quotient(int64_t a, int64_t b) { return (a | b) >> 32 ? a/b : int64_t(uint32_t(a)/uint32_t(b)); }
+
 struct Unit { int64_t n, c, i, h; }; // image, first channel, first row of the HR grid, LR row
 
 struct Layout {
@@ -64,8 +67,8 @@ struct Layout {
   }
   SR_FN int64_t units() const { return s.N*(s.C/lr.C)*s.H*(s.r/lr.I); }
   SR_FN Unit unit(int64_t u) const { // in the order of HR rows
-    int64_t rows = s.r/lr.I, cs = s.C/lr.C;
-    return {u/rows/s.H/cs, u/rows/s.H%cs*lr.C, u%rows, u/rows%s.H};
+    int64_t rows = s.r/lr.I, cs = s.C/lr.C, row = quotient(u, rows), c = quotient(row, s.H), n = quotient(c, cs);
+    return {n, (c - n*cs)*lr.C, u - row*rows, row - c*s.H};
   }
   SR_FN const Side& side(const Order& o) const { return o.hr ? s.hr : s.lr; }
   // where the unit's LR pixel w begins in its first segment, and how far from there another segment is
@@ -83,7 +86,7 @@ struct Layout {
 
 // An 8-bit level is round(255*sigmoid(x)), exactly. Single precision tells unless 255*sigmoid(x) is this close to a half;
 // then x itself is compared to the least float whose level is the upper one.
-constexpr float near_half = 1.f/8192;
+constexpr float near_half = 1.f/4096;
 
 struct Thresholds { float least[256]; }; // least[k]: the least float with level k+1
 
