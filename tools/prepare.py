@@ -6,10 +6,10 @@ from fastcore.script import call_parse
 
 root = Path(__file__).parent.parent
 
-def run(*cmd, cwd=root):
-    "Run `cmd` and stop here if it fails."
-    print('$', *cmd, flush=True)
-    res = subprocess.run([str(c) for c in cmd], cwd=cwd).returncode
+def run(cmd, *args, cwd=root):
+    "Run a command of this Python's environment, and stop here if it fails."
+    print('$', cmd, *args, flush=True)
+    res = subprocess.run([Path(sys.executable).with_name(cmd), *args], cwd=cwd).returncode
     if res: sys.exit(res)
 
 def snapshot(d):
@@ -21,14 +21,23 @@ def make(d):
     "Export, clean and render in `d`."
     run('nbdev_export', cwd=d)
     run('nbdev_clean', cwd=d)
-    run(sys.executable, 'tools/readme.py', cwd=d)
+    run('python', 'tools/readme.py', cwd=d)
+
+def install_hooks():
+    "nbdev's merge driver, and `--check --no_test` before each commit."
+    run('nbdev_install_hooks')
+    hook = root/'.git'/'hooks'/'pre-commit'
+    hook.write_text(f'#!/bin/sh\nexec "{sys.executable}" tools/prepare.py --check --no_test\n')
+    hook.chmod(0o755)
 
 @call_parse
 def main(
     check:bool=False, # Change nothing: make it all in a copy, and name what differs
-    no_test:bool=False # Leave out nbdev_test and pytest
+    no_test:bool=False, # Leave out nbdev_test and pytest
+    hooks:bool=False # Only install the git hooks: notebooks merge cell by cell, and no commit while something is out of step
 ):
     "Export, clean, make the README, test."
+    if hooks: return install_hooks()
     if check:
         with tempfile.TemporaryDirectory() as tmp:
             copy = Path(tmp)/'sr_fastai'
@@ -42,4 +51,4 @@ def main(
     else: make(root)
     if not no_test:
         run('nbdev_test')
-        run(sys.executable, '-m', 'pytest')
+        run('pytest')

@@ -7,7 +7,7 @@ from fastcore.script import call_parse
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import Preprocessor
 
-root = Path(__file__).parent.parent
+root = Path(__file__).resolve().parent.parent
 
 class Directives(Preprocessor):
     "Drop cells that nbdev hides, and the directives of the others."
@@ -20,12 +20,18 @@ class Directives(Preprocessor):
                 c.outputs = [o for o in c.outputs if o.output_type=='stream' and o.name=='stdout' or 'text/plain' in o.get('data', {}) and 'image/png' not in o.data]
         return nb, resources
 
+def from_root(nb, link):
+    "A link relative to the notebook, relative to the root; what it names has to be there."
+    path = (nb.parent/link).resolve()
+    if not path.exists(): sys.exit(f'{nb.name} links to {link}, which is not there')
+    return path.relative_to(root).as_posix()
+
 def render(
     nb:Path # The notebook
 )->str:
     "The notebook as Markdown, with paths relative to the root of the repository."
     md,_ = MarkdownExporter(preprocessors=[Directives]).from_notebook_node(nbformat.read(nb, 4))
-    md = md.replace('](images/', f']({nb.parent.name}/images/').replace('src="images/', f'src="{nb.parent.name}/images/')
+    md = re.sub(r'\]\((?![a-z]+:|#)([^)#]+)', lambda m: f']({from_root(nb, m[1])}', md)
     head = f'<!-- Made from {nb.parent.name}/{nb.name} by tools/readme.py: edit the notebook. -->\n\n'
     return head + re.sub(r'\n{3,}', '\n\n', md).strip() + '\n'
 

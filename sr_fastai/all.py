@@ -1,0 +1,11 @@
+"For notebooks: all of fastai's vision and of sr_fastai. Import it last: fastai's own star import brings `typing.Generator`, which ours replaces."
+from fastai.vision.all import *
+from sr_fastai.data import *
+from sr_fastai.engine import upscale
+from sr_fastai.learner import *
+from sr_fastai.losses import *
+from sr_fastai.metrics import *
+from sr_fastai.models import *
+from sr_fastai.ops import pixel_shuffle_sigmoid
+from sr_fastai.resample import *
+from sr_fastai.weights import *
