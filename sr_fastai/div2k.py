@@ -36,7 +36,7 @@ def div2k_folders(
     elif len(TRACKS[track])>1: lr = f'{lr}/X{scale}'
     return f'DIV2K_{split}_HR',lr
 
-# %% ../nbs/07b_div2k.ipynb #0e828e99
+# %% ../nbs/07b_div2k.ipynb #aab85f37
 def div2k_hr(
     lr:Path # An LR file of DIV2K
 )->Path:
@@ -66,10 +66,10 @@ def div2k_lr(
     return found
 
 def div2k_splitter(
-    items:list # LR files of DIV2K
+    items:list # Files of DIV2K
 )->tuple: # Indices of training and validation
     "DIV2K's own split."
-    valid = L('_valid_HR' in str(div2k_hr(o)) for o in items)
+    valid = L(any(p.name.startswith('DIV2K_valid') for p in Path(o).parents) for o in items)
     return valid.argwhere(lambda v: not v),valid.argwhere(lambda v: v)
 
 # %% ../nbs/07b_div2k.ipynb #ae088dc4
@@ -221,11 +221,11 @@ def unzip_folder(
         raise ValueError(f'{archive} is a damaged zip file ({e}): it was removed, fetch it again') from e
     return done
 
-# %% ../nbs/07b_div2k.ipynb #7911582f
+# %% ../nbs/07b_div2k.ipynb #7b3ca48b
 def untar_div2k(
     scale:int=2, # How many times smaller LR is
     track:str='bicubic', # One of `TRACKS`
-    sample:bool=False, # The sample that comes with the package instead: 8 photographs for training and 4 for validation, bicubic at x2, x3 and x4
+    sample:bool=False, # The sample that comes with the package instead: 8 photographs for training and 4 for validation; bicubic at x2, x3 and x4, unknown, mild and wild at x4
     path:Path|None=None, # An existing copy, which is only checked: the folder that holds `DIV2K_train_HR` and the others
     dest:Path|None=None, # Folder for the data, by default fastai's data folder (`~/.fastai/data`)
     url:str=URL # Where the archives are; a mirror has to have the same

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from sr_fastai.degrade import degrade_folder, mild, unknown, wild
 from sr_fastai.resample import bicubic_down
 
 assets = Path(__file__).parent.parent/'sr_fastai'/'assets'
@@ -44,6 +45,12 @@ def main(folder):
         save(hr, root/f'DIV2K_{split}_HR'/f'{n:04d}.png')
         for s in (2,3,4): save(bicubic_down(hr, s), root/f'DIV2K_{split}_LR_bicubic'/f'X{s}'/f'{n:04d}x{s}.png')
         lines.append(f'DIV2K_{split}_HR/{n:04d}.png,{name}.jpg,{smaller},{left},{top}')
+    # other tracks' manner at x4; the records beside the images make them again
+    for split,variants,end in (('train',2,'x4w{}'), ('valid',1,'x4w')):
+        hr = root/f'DIV2K_{split}_HR'
+        degrade_folder(hr, root/f'DIV2K_{split}_LR_unknown'/'X4', unknown(4), 'x4')
+        degrade_folder(hr, root/f'DIV2K_{split}_LR_mild', mild(), 'x4m')
+        degrade_folder(hr, root/f'DIV2K_{split}_LR_wild', wild(), end, variants)
     (root/'SOURCES.csv').write_text('\n'.join(lines)+'\n')
     # the README's photograph, and what it looked like at twice the size
     hr = load(folder, 'oakland-zoo-otters', 3)[60:700,250:1210]
