@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['TensorLR', 'TensorHR', 'PixelsToUnit', 'ReadImage', 'SRBlock', 'PairTransform', 'PairedCrop', 'PairedDihedral',
-           'PairDL', 'show_batch', 'show_results', 'div2k_dataloaders', 'sr_dataloaders', 'untar_div2k', 'div2k_lr',
-           'div2k_hr', 'div2k_splitter']
+           'PairedPermute', 'PairedDegrade', 'CutBlur', 'PairDL', 'show_batch', 'show_results', 'div2k_dataloaders',
+           'sr_dataloaders', 'untar_div2k', 'div2k_lr', 'div2k_hr', 'div2k_splitter']
 
-# %% ../nbs/08_data.ipynb #dbb9f8ea
-import hashlib, os, random
+# %% ../nbs/08_data.ipynb #05bcb8a4
+import hashlib, os, random, zlib
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastai.vision.all import *
 from .cache import PixelCache,read_rgb
+from .degrade import Degrade, seed_of
 from .div2k import *
 from .metrics import psnr
 from .resample import bicubic_down
@@ -29,12 +30,12 @@ class PixelsToUnit(IntToFloatTensor):
     "uint8 to float in 0..1. Decoding keeps the float (`IntToFloatTensor` would round down), clipped."
     def decodes(self, o:TensorImage): return o.clamp(0, 1)
 
-# %% ../nbs/08_data.ipynb #a4884e0a
+# %% ../nbs/08_data.ipynb #d4b4b891
 class ReadImage(Transform):
     "A file to a (3, H, W) uint8 tensor of type `cls`, `change`d on the way."
     def __init__(self,
         cls:type=TensorHR, # `TensorLR` or `TensorHR`
-        change:callable=None # (H, W, 3) uint8 to the same, e.g. a way to make LR of HR; it has to give the same each time
+        change:callable=None # Makes LR of HR, both (H, W, 3) uint8: a `Degrade`, which is seeded by each file's name, or any function that gives the same each time
     ):
         super().__init__()
         self.cls,self.change = cls,change
@@ -43,11 +44,15 @@ class ReadImage(Transform):
     def how(self):
         "What the cache calls this reading: two that read alike share it."
         c = self.change
-        return 'read' if c is None else f'{getattr(c, "func", c).__qualname__}{getattr(c, "args", ())}{getattr(c, "keywords", {})}'
+        if c is None: return 'read'
+        return repr(c) if isinstance(c, Degrade) else f'{getattr(c, "func", c).__qualname__}{getattr(c, "args", ())}{getattr(c, "keywords", {})}'
 
     def pixels(self, f):
         x = read_rgb(f)
-        return x if self.change is None else np.ascontiguousarray(self.change(x.transpose(1,2,0)).transpose(2,0,1))
+        if self.change is None: return x
+        x = np.ascontiguousarray(x.transpose(1,2,0))
+        x = self.change(x, seed_of(Path(f).name)) if isinstance(self.change, Degrade) else self.change(x)
+        return np.ascontiguousarray(x.transpose(2,0,1))
 
     def encodes(self, f): return self.cls(torch.from_numpy(self.pixels(f)))
 
@@ -58,14 +63,15 @@ def SRBlock(
     "A `TransformBlock` for the images of one side of the pair."
     return TransformBlock(type_tfms=ReadImage(cls, change), batch_tfms=PixelsToUnit, dl_type=PairDL)
 
-# %% ../nbs/08_data.ipynb #24c7ff6d
+# %% ../nbs/08_data.ipynb #c081d7e4
 class PairTransform(ItemTransform):
-    "A transform of (LR, HR): subclasses have `pair(lr, hr, rng)`, arrays (3, h, w) in and out; `rng` is a `random.Random`, or None for validation."
+    "A transform of (LR, HR): subclasses have `pair(lr, hr, rng)`, arrays or tensors (3, h, w) in and out; `rng` is a `random.Random`, or None for validation."
     def pair(self, lr, hr, rng): raise NotImplementedError
     def __call__(self, o, split_idx=None, **kwargs):
         if len(o)!=2 or (self.split_idx is not None and split_idx!=self.split_idx): return o
-        res = self.pair(*(np.asarray(x) for x in o), random if split_idx==0 else None)
-        return tuple(type(x)(torch.from_numpy(np.ascontiguousarray(r))) for x,r in zip(o, res))
+        rng = random if split_idx==0 else None
+        if o[0].ndim==3: return self.pair(*o, rng)
+        return tuple(torch.stack(xs) for xs in zip(*[self.pair(lr, hr, rng) for lr,hr in zip(*o)]))
 
 class PairedCrop(PairTransform):
     "A square of `size` LR pixels and the same square of HR: anywhere in training, the centre in validation."
@@ -91,16 +97,75 @@ class PairedCrop(PairTransform):
         t,l = (rng.randrange(h-n+1),rng.randrange(w-n+1)) if rng else ((h-n)//2,(w-n)//2)
         return lr[:,t:t+n,l:l+n],hr[:,t*s:(t+n)*s,l*s:(l+n)*s]
 
+def _flip(x, axis): return x.flip(axis) if isinstance(x, Tensor) else np.flip(x, axis)
+
 class PairedDihedral(PairTransform):
     "One of the eight flips and quarter turns of a square, the same for both; in training only."
     order,split_idx = 2,0
     def pair(self, lr, hr, rng):
         k = rng.randrange(8)
         def turn(x):
-            if k&1: x = x[:,:,::-1]
-            if k&2: x = x[:,::-1]
+            if k&1: x = _flip(x, 2)
+            if k&2: x = _flip(x, 1)
             return x.swapaxes(1,2) if k&4 else x
         return turn(lr),turn(hr)
+
+class PairedPermute(PairTransform):
+    "The three colours in another order, the same for both, as [Yoo et al. 2020](https://arxiv.org/abs/2004.00448) use it; in training only."
+    order,split_idx = 3,0
+    def __init__(self,
+        p:float=.5 # Share of the pairs
+    ):
+        super().__init__()
+        self.p = p
+
+    def pair(self, lr, hr, rng):
+        if rng.random()>=self.p: return lr,hr
+        c = rng.sample(range(3), 3)
+        return lr[c],hr[c]
+
+class PairedDegrade(PairTransform):
+    "LR made of the HR crop, drawn anew each time; LR's own pixels are not used. On the CPU only, so an item transform."
+    order = 4
+    def __init__(self,
+        how:Degrade, # Its scale has to be the pair's
+        margin:int=4 # LR pixels that the crop has on each side for the filters to see, and that are cut off after them
+    ):
+        super().__init__()
+        self.how,self.margin = how,margin
+
+    def pair(self, lr, hr, rng):
+        x = np.ascontiguousarray(np.asarray(hr).transpose(1,2,0))
+        # a seed from the pixels: validation is the same each time, and not the same for all
+        y = self.how(x, rng.getrandbits(32) if rng else zlib.crc32(x)).transpose(2,0,1)
+        if isinstance(lr, Tensor): y = type(lr)(torch.from_numpy(np.ascontiguousarray(y)))
+        def trim(x, n): return x[:,n:x.shape[1]-n,n:x.shape[2]-n]
+        return trim(y, self.margin),trim(hr, self.margin*self.how.scale)
+
+class CutBlur(ItemTransform):
+    """A rectangle of HR in place of the same in LR, or the other way round, so that a network learns where to leave pixels alone ([Yoo et al. 2020](https://arxiv.org/abs/2004.00448)).
+    LR is enlarged to HR's size for it: for networks that take it so. A batch transform, in training only."""
+    order,split_idx = 20,0 # after the pixels are floats
+    def __init__(self,
+        p:float=1., # Share of the batches
+        alpha:float=.7 # Share of each side that the rectangle takes, give or take a tenth of it
+    ):
+        super().__init__()
+        self.p,self.alpha = p,alpha
+
+    def encodes(self, o):
+        lr,hr = o
+        h,w = hr.shape[-2:]
+        big = F.interpolate(lr, (h,w), mode='nearest')
+        if random.random()<self.p:
+            share = min(1, max(0, random.gauss(self.alpha, .1*self.alpha)))
+            ch,cw = int(h*share),int(w*share)
+            t,l = random.randrange(h-ch+1),random.randrange(w-cw+1)
+            box = (...,slice(t,t+ch),slice(l,l+cw))
+            out,src = (big,hr) if random.random()<.5 else (hr.clone(),big)
+            out[box] = src[box]
+            big = out
+        return TensorLR(big),hr
 
 # %% ../nbs/08_data.ipynb #62e0f770
 class PairDL(TfmdDL):
@@ -233,10 +298,25 @@ def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figs
         _show_row((lr,sr,hr), (f'LR {_size(lr)}',f'SR {db:.2f} dB',f'HR {_size(hr)}'), ctxs[3*i:])
     return ctxs
 
-# %% ../nbs/08_data.ipynb #c94834b7
-def _pair_dataloaders(lr_block, source, size, bs, flips, valid_size, path, dblock, **kwargs):
-    tfms = [PairedCrop(size, valid_size)] + ([PairedDihedral()] if flips else [])
-    return DataBlock(blocks=(lr_block, SRBlock(TensorHR)), item_tfms=tfms, **dblock).dataloaders(source, path=path, bs=bs, **kwargs)
+# %% ../nbs/08_data.ipynb #10a5090f
+def _pair_dataloaders(how, fresh, source, scale, size, bs, flips, valid_size, colours, dblock, **kwargs):
+    "`how`: a file's own LR (None), or what makes LR of HR: once for each image, or for each crop if `fresh`."
+    if isinstance(how, Degrade) and how.scale!=scale: raise ValueError(f'{how} makes x{how.scale}, not x{scale}: give scale={how.scale}')
+    if fresh and not isinstance(how, Degrade): raise ValueError('fresh=True needs a Degrade to draw from')
+    tfms,margin = [],0
+    if flips: tfms.append(PairedDihedral())
+    if colours: tfms.append(PairedPermute())
+    if fresh:
+        tfms.append(PairedDegrade(how))
+        how,margin = partial(bicubic_down, scale=scale),2*tfms[-1].margin
+    valid = size if valid_size is None else valid_size
+    tfms.append(PairedCrop(size+margin, valid and valid+margin))
+    return DataBlock(blocks=(SRBlock(TensorLR, how), SRBlock(TensorHR)), item_tfms=tfms, **dblock).dataloaders(source, path=source, bs=bs, scale=scale, **kwargs)
+
+def _div2k_all_hr(path):
+    hrs = L(sorted(Path(path).glob('DIV2K_*_HR/*.png')))
+    if len(div2k_splitter(hrs)[0])==0 or len(div2k_splitter(hrs)[1])==0: raise FileNotFoundError(f'{path} has no PNG files in DIV2K_train_HR and DIV2K_valid_HR: fetch them with untar_div2k()')
+    return hrs
 
 @delegates(PairDL.__init__, but=['dataset'])
 def div2k_dataloaders(
@@ -244,17 +324,21 @@ def div2k_dataloaders(
     scale:int=2, # How many times larger HR is
     size:int=128, # Side of the LR crop, in pixels
     bs:int=6, # Pairs in a batch
-    track:str='bicubic', # How LR was made
+    track:str|Degrade='bicubic', # One of `TRACKS`, read from its files; or a `Degrade` that makes LR of HR
     crops:int=16, # Samples taken from each image per epoch
     flips:bool=True, # The eight flips and quarter turns, in training
     valid_size:int|None=None, # Side of the LR centre crop in validation, `size` if None; 0 keeps whole images, which need `val_bs=1`
+    fresh:bool=False, # With a `Degrade`: draw it anew for each crop, not once for each image
+    colours:bool=False, # Also permute the colours, in training
     **kwargs
 )->DataLoaders: # Of batches (LR (N, 3, h, w), HR (N, 3, h\*scale, w\*scale)), float in 0..1
     "DIV2K's pairs: the `DataBlock` above and no more."
-    return _pair_dataloaders(SRBlock(TensorLR), path, size, bs, flips, valid_size, path, scale=scale, crops=crops,
-        dblock=dict(get_items=partial(div2k_lr, scale=scale, track=track), get_y=div2k_hr, splitter=div2k_splitter), **kwargs)
+    dblock = dict(splitter=div2k_splitter)
+    if isinstance(track, str): how,dblock = None,dict(get_items=partial(div2k_lr, scale=scale, track=track), get_y=div2k_hr, **dblock)
+    else: how,dblock = track,dict(get_items=_div2k_all_hr, **dblock)
+    return _pair_dataloaders(how, fresh, path, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
-# %% ../nbs/08_data.ipynb #467492d7
+# %% ../nbs/08_data.ipynb #62961e5b
 @delegates(PairDL.__init__, but=['dataset'])
 def sr_dataloaders(
     path_hr:Path, # Folder of photographs, searched with its subfolders
@@ -262,19 +346,21 @@ def sr_dataloaders(
     scale:int=2, # How many times larger HR is
     size:int=128, # Side of the LR crop, in pixels
     bs:int=6, # Pairs in a batch
-    down:callable=None, # Makes LR: (H, W, 3) uint8 to the same, smaller; None is `bicubic_down` by `scale`
-    valid_pct:float=.1, # Share of the photographs kept for validation, chosen by `split_seed`
+    how:callable=None, # Makes LR: a `Degrade`, or a function from (H, W, 3) uint8 to the same, smaller; None is `bicubic_down` by `scale`
+    valid_pct:float=.1, # Share of the photographs kept for validation, at least one, chosen by `split_seed`
     split_seed:int=42, # The split does not change between runs
     crops:int=16, # Samples taken from each image per epoch
     flips:bool=True, # The eight flips and quarter turns, in training
     valid_size:int|None=None, # As in `div2k_dataloaders`
+    fresh:bool=False, # As in `div2k_dataloaders`
+    colours:bool=False, # As in `div2k_dataloaders`
     **kwargs
 )->DataLoaders: # As of `div2k_dataloaders`
     "Pairs of your own photographs."
-    lr_block = SRBlock(TensorLR, (down or partial(bicubic_down, scale=scale)) if path_lr is None else None)
     dblock = dict(get_items=partial(_photos, least=2), splitter=partial(_random_split, valid_pct=valid_pct, seed=split_seed))
-    if path_lr is not None: dblock['get_x'] = partial(_lr_of, path_hr=Path(path_hr), path_lr=Path(path_lr), scale=scale)
-    return _pair_dataloaders(lr_block, path_hr, size, bs, flips, valid_size, path_hr, scale=scale, crops=crops, dblock=dblock, **kwargs)
+    if path_lr is not None: how,dblock['get_x'] = None,partial(_lr_of, path_hr=Path(path_hr), path_lr=Path(path_lr), scale=scale)
+    elif how is None: how = partial(bicubic_down, scale=scale)
+    return _pair_dataloaders(how, fresh, path_hr, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
 def _photos(path, least):
     if not Path(path).is_dir(): raise FileNotFoundError(f'{path} is not a folder')

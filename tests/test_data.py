@@ -258,3 +258,82 @@ def test_own_pairs(div2k, opts):
     for lr,hr in dls.train: assert belong(lr, hr)
     (div2k/'DIV2K_train_LR_bicubic/X3/0004x3.png').unlink()
     fails(FileNotFoundError, ['0004.png has no LR','0004x3.png'], lambda: sr_dataloaders(div2k/'DIV2K_train_HR', div2k/'DIV2K_train_LR_bicubic/X3', scale=3, **opts))
+
+# ------------------------------------------------------------------ options
+from sr_fastai.degrade import Bicubic, Degrade, GaussianNoise, PoissonNoise, bicubic, seed_of, unknown, wild
+
+def test_colours_are_permuted_alike(div2k, opts):
+    seen = set()
+    x = np.arange(3*2*2, dtype=np.uint8).reshape(3,2,2)
+    for i in range(100):
+        a,b = PairedPermute().pair(x, x, random.Random(i))
+        assert (a==b).all()
+        seen.add(tuple(a[:,0,0]))
+    assert len(seen)==6
+    for lr,hr in div2k_dataloaders(div2k, **opts, colours=True).train: assert belong(lr, hr)
+
+@pytest.mark.parametrize('tfm', [PairedCrop(5), PairedDihedral(), PairedPermute()])
+def test_transforms_of_a_batch(tfm):
+    "As batch transforms they draw for each pair, on tensors of any type."
+    for dtype in (torch.uint8, torch.float32):
+        lr = TensorLR(torch.randint(0, 256, (40,3,9,9)).to(dtype))
+        hr = TensorHR(lr.repeat_interleave(2,2).repeat_interleave(2,3))
+        a,b = tfm((lr,hr), split_idx=0)
+        assert type(a) is TensorLR and type(b) is TensorHR and a.dtype==dtype and belong(a, b)
+        if not isinstance(tfm, PairedCrop): assert len({tuple(x.flatten()[:20].tolist()) for x in tfm((lr[:1].expand(40,3,9,9),hr[:1].expand(40,3,18,18)), split_idx=0)[0]})>=3
+    a,b = tfm((lr,hr), split_idx=1)
+    assert a.shape[-1]==(5 if isinstance(tfm, PairedCrop) else 9) and belong(a, b)
+
+def test_batch_transforms_in_a_datablock(div2k, opts):
+    from fastai.vision.all import DataBlock
+    block = DataBlock(blocks=(SRBlock(TensorLR), SRBlock(TensorHR)), get_items=div2k_lr, get_y=div2k_hr, splitter=div2k_splitter,
+                      item_tfms=PairedCrop(12), batch_tfms=[PairedDihedral(), PairedPermute()])
+    for dl in block.dataloaders(div2k, bs=4, cache=opts['cache']):
+        for lr,hr in dl: assert lr.dtype==torch.float32 and belong(lr, hr)
+
+def test_cutblur():
+    lr,hr = TensorLR(torch.zeros(4,3,8,8)),TensorHR(torch.ones(4,3,16,16))
+    whole = set()
+    for _ in range(60):
+        a,b = CutBlur()((lr,hr), split_idx=0)
+        assert a.shape==(4,3,16,16) and type(a) is TensorLR and (b==1).all() and (hr==1).all() and (lr==0).all()
+        assert .1<a.mean()<.9
+        # a rectangle of HR in LR, or of LR in HR, which then shows at every side
+        ones = a[0,0].nonzero()
+        whole.add((ones.amax(0)-ones.amin(0)).tolist()==[15,15])
+    assert whole=={True,False}
+    assert all(torch.equal(x, y) for x,y in zip(CutBlur()((lr,hr), split_idx=1), (lr,hr)))
+
+def test_lr_made_once_for_each_image(div2k, opts):
+    how = Degrade(Bicubic(2), GaussianNoise(10))
+    dls = div2k_dataloaders(div2k, track=how, valid_size=0, val_bs=1, **opts)
+    lr,hr = dls.valid.one_batch()
+    hr8 = np.ascontiguousarray((hr[0]*255).round().byte().numpy().transpose(1,2,0))
+    np.testing.assert_array_equal((lr[0]*255).round().byte().numpy().transpose(1,2,0), how(hr8, seed_of('0801.png')))
+    assert same(epoch(dls.valid), epoch(dls.valid))
+
+def test_lr_made_anew_for_each_crop(div2k, opts):
+    how = Degrade(Bicubic(2), GaussianNoise(10))
+    dls = div2k_dataloaders(div2k, track=how, fresh=True, **{**opts, 'flips':False})
+    (lr,hr),(lr2,_) = dls.valid.one_batch(),dls.valid.one_batch()
+    assert lr.shape[-2:]==(12,12) and hr.shape[-2:]==(24,24) and torch.equal(lr, lr2)
+    # what was degraded is the crop that HR shows: noise of 10 levels apart, and no shift
+    clean = torch.tensor(np.stack([bicubic_down(np.ascontiguousarray((h*255).round().byte().numpy().transpose(1,2,0)), 2).transpose(2,0,1) for h in hr]))
+    d = (torch.Tensor(lr)*255-clean)[...,3:-3,3:-3]
+    assert 7<d.std()<13 and abs(d.mean())<2
+    assert same(epoch(dls.train), epoch(div2k_dataloaders(div2k, track=how, fresh=True, **{**opts, 'flips':False}).train))
+
+def test_margin_of_fresh_degradation_hides_the_crops_edge(div2k, opts):
+    "Made anew for the crop or once for the image, a filter without chance gives the same pixels."
+    kw = {**opts, 'flips':False, 'crops':4}
+    a = div2k_dataloaders(div2k, track=bicubic(2), fresh=True, **kw).valid.one_batch()
+    b = div2k_dataloaders(div2k, track=bicubic(2), **kw).valid.one_batch()
+    for x,y in zip(a, b): assert torch.equal(torch.Tensor(x), torch.Tensor(y))
+
+def test_wrong_degradations(div2k, opts):
+    fails(ValueError, ['makes x4, not x2','give scale=4'], lambda: div2k_dataloaders(div2k, track=wild(4), **opts))
+    fails(ValueError, ['needs a Degrade'], lambda: div2k_dataloaders(div2k, fresh=True, **opts))
+
+def test_wild_track_pairs_each_lr_with_its_hr():
+    root = untar_div2k(sample=True)
+    for f in div2k_lr(root, 4, 'wild'): assert read_rgb(f).shape==(3,108,108) and read_rgb(div2k_hr(f)).shape==(3,432,432)
