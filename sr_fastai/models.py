@@ -100,7 +100,7 @@ class Generator(nn.Module):
         y = _full(x).repeat_interleave(self.scale**2, 1) + _full(self.last(f))
         return pixel_shuffle_sigmoid(y.clamp(self.eps, 1-self.eps).logit(), self.scale)
 
-# %% ../nbs/01_models.ipynb #a5471b9d
+# %% ../nbs/01_models.ipynb #0b06da58
 def _normed(conv, norm):
     "The layers of `conv` under the named normalisation."
     if norm=='spectral': return [nn.utils.parametrizations.spectral_norm(conv)]
@@ -112,12 +112,12 @@ class ConvBlock(nn.Sequential):
         n_in:int, # Channels in
         n_out:int, # Channels out
         stride:int=1, # 1 or 2
-        norm:str|None='batch' # 'batch', 'spectral' ([Miyato et al. 2018](https://arxiv.org/abs/1802.05957)) or None
+        norm:str|None='spectral' # 'spectral' ([Miyato et al. 2018](https://arxiv.org/abs/1802.05957)), 'batch' or None
     ):
         if norm not in ('batch','spectral',None): raise ValueError(f"ConvBlock: norm must be 'batch', 'spectral' or None, not {norm!r}")
         super().__init__(*_normed(conv3x3(n_in, n_out, stride), norm), nn.LeakyReLU(.2, inplace=True))
 
-# %% ../nbs/01_models.ipynb #f514f20f
+# %% ../nbs/01_models.ipynb #01b70187
 class Discriminator(nn.Module):
     "Judges (N, 3, H, W) in 0..1, H and W from 1 up: (N, 1) logits, positive for real."
     def __init__(self,
@@ -125,7 +125,7 @@ class Discriminator(nn.Module):
         depth:int=4, # Number of halvings
         pool:int=4, # Side of the feature map that the MLP sees
         hidden:int=1024, # Width of the MLP
-        norm:str|None='batch' # As in `ConvBlock`; the first block has no batch normalisation, so that brightness is seen
+        norm:str|None='spectral' # As in `ConvBlock`; with 'batch' the first block has none, so that brightness is seen
     ):
         super().__init__()
         store_attr()

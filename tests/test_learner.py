@@ -243,7 +243,7 @@ def test_wgan_is_ours(tmp_path):
 
 @pytest.mark.parametrize('switcher', [FixedGANSwitcher(n_crit=2), AdaptiveGANSwitcher(gen_thresh=1e9)])
 def test_fastais_switchers_work(tmp_path, switcher):
-    learn,watch = SRGANLearner(tiny_dls(), BNGenerator(), Discriminator(width=4, depth=2, pool=2, hidden=8), lambda f,o,t: (o-t).abs().mean(), lambda r,f: (f-r).mean(),
+    learn,watch = SRGANLearner(tiny_dls(), BNGenerator(), Discriminator(width=4, depth=2, pool=2, hidden=8, norm='batch'), lambda f,o,t: (o-t).abs().mean(), lambda r,f: (f-r).mean(),
                                switcher=switcher, path=tmp_path),Watch()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=watch)
     assert watch.turns==('CCGCC' if switcher.__class__ is FixedGANSwitcher else 'CGCGC')
