@@ -88,7 +88,7 @@ def _register():
         return gg*y*(1-y),gg*g*(1-2*y),None,None
     lib.register_autograd('sr_fastai::pixel_shuffle_sigmoid_backward', grad2, setup_context=setup2)
 
-# %% ../nbs/00_ops.ipynb #5b72a68d
+# %% ../nbs/00_ops.ipynb #f7c1b173
 class BuildError(RuntimeError):
     "Why there is no native operator, in one sentence that says what would help."
     def __init__(self, reason, lasting=False): # lasting: worth remembering
@@ -121,18 +121,23 @@ def _ninja_path():
         if (Path(ninja.BIN_DIR)/'ninja').exists(): return ninja.BIN_DIR
     return (p:=shutil.which('ninja')) and str(Path(p).parent)
 
+def _cuda_version(home):
+    "(major, minor) of a CUDA toolkit, or None where there is no whole one."
+    try: v = int(re.search(r'define CUDA_VERSION (\d+)', Path(home,'include/cuda.h').read_text())[1])
+    except (OSError,TypeError): return None
+    return (v//1000, v%1000//10) if Path(home,'bin/nvcc').exists() else None
+
 def _cuda_home():
-    "A CUDA toolkit that has nvcc and headers: CUDA_HOME, the one on PATH, the usual folder, or that of PyPI's wheels."
+    "A CUDA toolkit, of torch's major version if there is one: CUDA_HOME, the one on PATH, the usual folder, or that of PyPI's wheels."
     nvcc = shutil.which('nvcc')
-    wheels = sorted((d for p in sys.path for d in Path(p, 'nvidia').glob('cu[0-9]*')), reverse=True)
+    wheels = [d for p in sys.path for d in sorted(Path(p, 'nvidia').glob('cu[0-9]*'))]
     homes = [os.environ.get('CUDA_HOME'), os.environ.get('CUDA_PATH'), nvcc and Path(nvcc).resolve().parents[1], '/usr/local/cuda', *wheels]
-    return next((Path(h) for h in homes if h and Path(h,'bin/nvcc').exists() and Path(h,'include/cuda_runtime.h').exists()), None)
+    homes = [Path(h) for h in homes if h and _cuda_version(h)]
+    return next((h for h in homes if _cuda_version(h)[0]==_torch_cuda()), homes[0] if homes else None)
 
-def _nvcc_version(home):
-    out = subprocess.run([home/'bin/nvcc','--version'], capture_output=True, text=True).stdout
-    return tuple(map(int, re.search(r'release (\d+)\.(\d+)', out).groups()))
+def _torch_cuda(): return torch.version.cuda and int(torch.version.cuda.split('.')[0])
 
-# %% ../nbs/00_ops.ipynb #a12bc2f3
+# %% ../nbs/00_ops.ipynb #26a222a6
 class _Library:
     "The library for one kind of device, 'cpu' or 'cuda': where it is cached, and how it is made."
     def __init__(self,
@@ -169,8 +174,8 @@ class _Library:
         if not _ninja_path(): raise BuildError('ninja was not found: pip install ninja')
         if self.kind=='cuda':
             if not self.home: raise BuildError('no CUDA toolkit (nvcc and headers) was found: pip install "sr_fastai[cuda]", or set CUDA_HOME')
-            have,want = _nvcc_version(self.home),torch.version.cuda
-            if want is None or have[0]!=int(want.split('.')[0]): raise BuildError(f'nvcc in {self.home} is {have[0]}.{have[1]}, but torch was made with CUDA {want}: install a toolkit of the same major version, or set CUDA_HOME')
+            have = _cuda_version(self.home)
+            if have[0]!=_torch_cuda(): raise BuildError(f'the CUDA toolkit in {self.home} is {have[0]}.{have[1]}, but torch was made with {torch.version.cuda}: install one of the same major version, or set CUDA_HOME')
         try: self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as e: raise BuildError(f'the cache folder {self.root} cannot be made ({e.strerror}): set XDG_CACHE_HOME to a folder that can') from None
         if not os.access(self.root, os.W_OK): raise BuildError(f'the cache folder {self.root} is read-only: set XDG_CACHE_HOME to a folder that is not')
@@ -237,15 +242,14 @@ class _Library:
         except (RuntimeError,OSError,subprocess.SubprocessError) as e:
             full = re.search('No space left|quota exceeded', str(e), re.I)
             line = re.search(r'^.*\b(?:fatal )?error\b.*$', str(e).partition('\n')[2], re.M|re.I) or re.search('.+', str(e))
-            raise BuildError(f'compiling for {self.kind} failed: {line[0].strip()[:300] if line else type(e).__name__} (python -m sr_fastai.ops build shows it all)', not full) from e
+            raise BuildError(f'compiling for {self.kind} failed: {line[0].strip()[:300] if line else type(e).__name__} (python -m sr_fastai.ops build tries again)', not full) from e
         finally:
             os.environ['PATH'],cpp.CUDA_HOME = old
             shutil.rmtree(tmp, ignore_errors=True)
 
     def _cudart(self, tmp):
         "A folder to link the CUDA runtime from: PyPI's wheels have only `libcudart.so.13`, which the linker doesn't look for."
-        major = torch.version.cuda.split('.')[0]
-        libs = [Path(d)/n for d in (self.home/'lib64', self.home/'lib', *(Path(p,f'nvidia/cu{major}/lib') for p in sys.path)) for n in ('libcudart.so', f'libcudart.so.{major}')]
+        libs = [Path(d)/n for d in (self.home/'lib64', self.home/'lib', *(Path(p,f'nvidia/cu{_torch_cuda()}/lib') for p in sys.path)) for n in ('libcudart.so', f'libcudart.so.{_torch_cuda()}')]
         if lib:=next((l for l in libs if l.exists()), None): (tmp/'libcudart.so').symlink_to(lib)
         return tmp
 
@@ -261,7 +265,7 @@ def no_build():
     try: yield
     finally: _may_build.reset(token)
 
-# %% ../nbs/00_ops.ipynb #d9908ec0
+# %% ../nbs/00_ops.ipynb #cacaae35
 _found,_lock = {},threading.RLock() # kind -> (native or torch, reason, whether a build was allowed)
 
 def _find(kind, build, again=False):
@@ -292,7 +296,7 @@ def _search(kind, build, again=False):
         if name=='torch' and (reason is None or again or build and not tried):
             name,reason = _find(kind, build, again)
             if name=='native' and kind=='cpu': _register()
-            if name=='torch' and build and not again and kind in ('cpu','cuda'):
+            if name=='torch' and build and not again and kind in ('cpu','cuda') and _mode()=='auto':
                 warnings.warn(f'pixel_shuffle_sigmoid runs in plain torch on {kind}: {reason}', stacklevel=4)
             _found[kind] = name,reason,build
         return name,reason
@@ -350,21 +354,27 @@ def pixel_shuffle_sigmoid_uint8(
     if _exporting() or not _native(x.device.type): return _torch_uint8(x, upscale_factor, hwc)
     return torch.ops.sr_fastai.pixel_shuffle_sigmoid_uint8(x, upscale_factor, hwc)
 
-# %% ../nbs/00_ops.ipynb #fd2cdb50
+# %% ../nbs/00_ops.ipynb #388c683e
 def median_times(
     fs:dict, # Name to function
     device='cpu', # Whose work is waited for
-    rounds:int=15 # Each function is called once in a round, so that a busy moment of the machine hits all alike
+    rounds:int=15 # Each function has its turn in a round, so that a busy moment of the machine hits all alike
 )->dict: # Name to the median, in seconds
-    "Times functions against each other."
-    sync = torch.cuda.synchronize if torch.device(device).type=='cuda' else lambda: None
-    times = {k:[] for k in fs}
-    for i in range(rounds+2):
-        for k,f in fs.items():
-            sync(); start = time.perf_counter()
+    "Times functions against each other; on CUDA ten calls in a row, so that a launch is not what gets timed."
+    cuda = torch.device(device).type=='cuda'
+    def time_of(f):
+        if not cuda:
+            start = time.perf_counter()
             f()
-            sync(); times[k].append(time.perf_counter()-start)
-    return {k:sorted(t[2:])[rounds//2] for k,t in times.items()}
+            return time.perf_counter()-start
+        a,b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        a.record()
+        for _ in range(10): f()
+        b.record()
+        b.synchronize()
+        return a.elapsed_time(b)/1e4
+    times = [[time_of(f) for f in fs.values()] for _ in range(rounds+2)][2:]
+    return {k:sorted(t)[rounds//2] for k,t in zip(fs, zip(*times))}
 
 def check_native(
     device='cpu' # A torch device or its name
