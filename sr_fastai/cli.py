@@ -9,7 +9,7 @@ __all__ = ['sr_upscale']
 import argparse, os, sys, time, warnings
 from pathlib import Path
 
-# %% ../nbs/15_cli.ipynb #e0cf7a17
+# %% ../nbs/15_cli.ipynb #9d0881cf
 def _fail(prog, e):
     "Says what went wrong, in one line; the exit code."
     print(f"{prog}: {' '.join(str(e).split())}", file=sys.stderr)
@@ -26,12 +26,17 @@ def _megapixels(s):
     return int(n*1e6) or None
 
 def _parser():
-    p = argparse.ArgumentParser('sr_upscale', description='Enlarge a picture.')
-    p.add_argument('src', metavar='IN', help='the picture')
-    p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder; without it, NAME_x2 beside the picture')
+    p = argparse.ArgumentParser('sr_upscale', description='Enlarge a picture, or all pictures of a folder.')
+    p.add_argument('src', metavar='IN', help='the picture, or a folder of pictures')
+    p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder; without it, NAME_x2 beside IN')
     p.add_argument('-s', '--scale', type=float, default=2, help='how many times larger (2)')
     p.add_argument('--size', type=_size, metavar='WxH', help='the final size in pixels, instead of --scale')
     p.add_argument('-m', '--model', default='auto', help="shipped weights by name, or a .safetensors file (auto)")
+    p.add_argument('-r', '--recursive', action='store_true', help='the folders in a folder too')
+    p.add_argument('--name', default='{stem}', help='names of the results of a folder: {stem}, {scale}, {suffix} ({stem})')
+    p.add_argument('--format', help='suffix of the results of a folder, for instance png')
+    p.add_argument('--overwrite', action='store_true', help='do what is done again, and replace files made by others')
+    p.add_argument('--dry-run', action='store_true', help='say what would be written, and stop')
     p.add_argument('-q', '--quality', type=int, help='1 to 100, for JPEG, WebP and AVIF (95, 95, 90)')
     p.add_argument('--ensemble', action='store_true', help='a little better, eight times the time')
     p.add_argument('--tile', type=int, help="side of a tile in pixels of the picture")
@@ -41,34 +46,61 @@ def _parser():
     p.add_argument('--max-pixels', type=_megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
     return p
 
-# %% ../nbs/15_cli.ipynb #2eaec86b
+# %% ../nbs/15_cli.ipynb #091149b2
 def _beside(src, scale, size):
     "The name of the result when nobody gives one."
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
     return src.with_name(f'{src.stem}_{tag}{src.suffix}')
 
+def _settings(args):
+    "The arguments that `upscale_file` and `upscale_folder` share."
+    return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, tile=args.tile or 'auto', precision=args.precision,
+                device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
+
+def _one(src, out, args):
+    "One picture; the exit code."
+    if out.is_dir() or args.out and args.out.endswith(('/',os.sep)): out = out/_beside(src, args.scale, args.size).name
+    if args.dry_run: return print(f"{src} -> {out}") or 0
+    from sr_fastai.engine import upscale_file
+    t = time.perf_counter()
+    w,h = upscale_file(src, out, **_settings(args)).size
+    print(f"{out}  {w}x{h}  {time.perf_counter()-t:.1f} s")
+    return 0
+
+def _many(src, out, args):
+    "A folder; the exit code."
+    from sr_fastai.folders import plan, upscale_folder
+    names = dict(recursive=args.recursive, name=args.name, format=args.format)
+    if args.dry_run:
+        for j in plan(src, out, scale=args.scale, **names): print(f"{j.src} -> {j.dst}")
+        return 0
+    r = upscale_folder(src, out, overwrite=args.overwrite, **names, **_settings(args))
+    for p,note in r.notes: print(f"sr_upscale: {p}: {note}", file=sys.stderr)
+    for _,why in r.failed: print(f"sr_upscale: {why}", file=sys.stderr)
+    if r.stopped: print(f"sr_upscale: stopped: {r.stopped}; the same command goes on from here", file=sys.stderr)
+    print(f"{out}  {len(r.done)} done, {len(r.skipped)} done before, {len(r.failed)} failed")
+    return 1 if r.failed or r.stopped else 0
+
 def sr_upscale(
     argv:list|None=None # Arguments; None: the command line's
-)->int: # Exit code: 0 done, 2 bad input, 130 interrupted
-    "`sr_upscale IN [-o OUT] [--scale S] [--model M]`: enlarge a picture."
+)->int: # Exit code: 0 done, 1 some pictures of a folder failed, 2 bad input, 130 interrupted
+    "`sr_upscale IN [-o OUT] [--scale S] [--model M]`: enlarge a picture, or a folder of pictures."
     args = _parser().parse_args(argv)
+    for f in (sys.stdout,sys.stderr):
+        if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # names of files that the terminal can't show
     src = Path(args.src)
     out = Path(args.out) if args.out else _beside(src, args.scale, args.size)
-    if out.is_dir() or args.out and args.out.endswith(('/',os.sep)): out = out/_beside(src, args.scale, args.size).name
-    t = time.perf_counter()
     try:
         # before torch, which takes seconds to import
-        if not src.exists(): raise FileNotFoundError(f"{src}: no such file")
-        from sr_fastai.engine import upscale_file
+        if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
         with warnings.catch_warnings():
             warnings.showwarning = lambda m,*_: print(f"sr_upscale: {m}", file=sys.stderr)
             warnings.filterwarnings('ignore', module='PIL')
-            big = upscale_file(src, out, scale=args.scale, size=args.size, model=args.model, quality=args.quality, tile=args.tile or 'auto', precision=args.precision,
-                               device=args.device, threads=args.threads, ensemble=args.ensemble, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
+            return (_many if src.is_dir() else _one)(src, out, args)
     except (OSError,ValueError,MemoryError) as e: return _fail('sr_upscale', e)
-    except KeyboardInterrupt: return print('sr_upscale: stopped; nothing was written', file=sys.stderr) or 130
-    print(f"{out}  {big.size[0]}x{big.size[1]}  {time.perf_counter()-t:.1f} s")
-    return 0
+    except KeyboardInterrupt:
+        print('sr_upscale: stopped; nothing is half-written'+('; the same command goes on from here' if src.is_dir() else ''), file=sys.stderr)
+        return 130
 
 # %% ../nbs/15_cli.ipynb #96d64d16
 #| eval: false

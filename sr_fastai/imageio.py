@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'ORIENTATION', 'ImageError', 'Picture', 'from_pil', 'check_float', 'load_exif',
-           'read_image', 'to_depth', 'to_pil', 'format_of', 'write_image']
+           'read_image', 'to_depth', 'to_pil', 'format_of', 'encode_image', 'write_image']
 
-# %% ../nbs/03_imageio.ipynb #af3afebc
+# %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
-from .files import atomic_path
+from .files import atomic_path, reworded
 
 # %% ../nbs/03_imageio.ipynb #f4af694b
 class ImageError(ValueError):
@@ -190,7 +190,7 @@ def _decode(f, name, max_pixels):
         pic = replace(from_pil(im, name), notes=notes)
         return replace(pic, dpi=pic.dpi[::-1]) if turned and pic.dpi else pic
 
-# %% ../nbs/03_imageio.ipynb #7656065a
+# %% ../nbs/03_imageio.ipynb #12ef60e2
 def load_exif(
     data:bytes|None # As `Picture.exif` holds it
 )->Image.Exif: # Empty for None
@@ -216,18 +216,20 @@ def _upright(pic):
 
 def read_image(
     source:str|os.PathLike|bytes|io.IOBase, # A path, a file's content, or a file opened for reading bytes
-    max_pixels:int|None=MAX_PIXELS # Larger pictures are refused before they are decoded; None: never
+    max_pixels:int|None=MAX_PIXELS, # Larger pictures are refused before they are decoded; None: never
+    name:str|None=None # What messages call it; None: the path
 )->Picture:
-    "Read a picture, upright. Raises `ImageError`, or `FileNotFoundError`, in one sentence."
-    name = str(source) if isinstance(source, (str,os.PathLike)) else 'the picture'
-    if name=='the picture': f = nullcontext(io.BytesIO(source) if isinstance(source, (bytes,bytearray,memoryview)) else source)
+    "Read a picture, upright. Raises `ImageError` or `OSError` in one sentence."
+    is_path = isinstance(source, (str,os.PathLike))
+    name = name or (str(source) if is_path else 'the picture')
+    if not is_path: f = nullcontext(io.BytesIO(source) if isinstance(source, (bytes,bytearray,memoryview)) else source)
     else:
         p = Path(source)
         if not p.exists(): raise FileNotFoundError(f"{p}: no such file")
         if p.is_dir(): raise ImageError(f"{p} is a folder, not a picture")
         if not p.is_file(): raise ImageError(f"{p} is not a regular file")
         try: f = p.open('rb')
-        except OSError as e: raise ImageError(f"{p} can't be opened: {e.strerror}") from None
+        except OSError as e: raise reworded(e, f"{p} can't be opened: {e.strerror}") from None
     with f as f:
         try: return _upright(_decode(f, name, max_pixels))
         except ImageError: raise
@@ -290,7 +292,7 @@ def _sized_exif(pic):
     if sub: exif[ExifTags.IFD.Exif] = sub
     return exif.tobytes()
 
-# %% ../nbs/03_imageio.ipynb #87f3d128
+# %% ../nbs/03_imageio.ipynb #9777bd93
 def _pillow_args(pic, fmt, quality):
     "What Pillow's writer of `fmt` is told."
     d = dict(icc_profile=pic.icc, exif=_sized_exif(pic))
@@ -381,29 +383,42 @@ def format_of(
     if fmt not in Image.SAVE: raise ImageError(f"{path}: pictures can't be written as {path.suffix or 'a file without a suffix'}; take one of {', '.join(SUFFIXES)}")
     return fmt
 
+def encode_image(
+    pic:Picture,
+    fmt:str, # Pillow's name of the format
+    f:io.IOBase, # A file opened for reading and writing bytes
+    quality:int|None=None, # As in `write_image`
+    name:str='the result' # What messages call it
+):
+    "Write a picture and what belongs to it into an open file."
+    w,h = pic.size
+    most = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535).get(fmt)
+    if most and max(w,h)>most: raise ImageError(f"{name}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
+    pic = _fit(pic, fmt)
+    if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
+    elif fmt=='TIFF': _write_tiff(f, pic)
+    else:
+        im = to_pil(pic)
+        clear = im.info.get('transparency')
+        im.info.clear() # all goes through the arguments
+        if clear: im.info['transparency'] = 255 if fmt=='GIF' else clear # GIF names one clear colour: the last
+        args = _pillow_args(pic, fmt, quality)
+        try: im.save(f, fmt, **args)
+        except (OSError,ValueError) as e:
+            if getattr(e, 'errno', None) is not None: raise
+            raise ImageError(f"{name} can't be written as {fmt}: {e}") from None
+
 def write_image(
     pic:Picture,
     path:str|os.PathLike, # The file to write, in the format that its suffix names; its folder has to exist
     quality:int|None=None # 1..100, for JPEG, WebP and AVIF; None: 95, 95 and 90
 )->Path: # The file
-    "Write a picture and what belongs to it: whole or not at all. Raises `ImageError` in one sentence."
+    "Write a picture and what belongs to it: whole or not at all. Raises `ImageError` or `OSError`, in one sentence."
     path = Path(path)
     fmt = format_of(path, pic.format)
-    pic = _fit(pic, fmt)
-    w,h = pic.size
-    most = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535).get(fmt)
-    if most and max(w,h)>most: raise ImageError(f"{path}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
     try:
-        with atomic_path(path) as tmp, open(tmp, 'w+b') as f:
-            if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
-            elif fmt=='TIFF': _write_tiff(f, pic)
-            else:
-                im = to_pil(pic)
-                clear = im.info.get('transparency')
-                im.info.clear() # all goes through the arguments
-                if clear: im.info['transparency'] = 255 if fmt=='GIF' else clear # GIF names one clear colour: the last
-                im.save(f, fmt, **_pillow_args(pic, fmt, quality))
+        with atomic_path(path) as tmp, open(tmp, 'w+b') as f: encode_image(pic, fmt, f, quality, str(path))
     except OSError as e:
-        if e.errno is None and not isinstance(e, FileNotFoundError): raise ImageError(f"{path} can't be written: {e}") from e
-        raise
+        if e.strerror is None: raise # worded already
+        raise reworded(e, f"{path} can't be written: {e.strerror}") from e
     return path

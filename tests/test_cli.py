@@ -1,5 +1,5 @@
 "`sr_upscale` as a process: what it says, its exit code, what it leaves behind."
-import subprocess, sys
+import signal, subprocess, sys, time
 import numpy as np, pytest
 from PIL import Image
 from sr_fastai.cli import sr_upscale
@@ -31,7 +31,7 @@ def test_process(photo, model):
 
 def test_process_fails_in_one_sentence(tmp_path):
     r = process(tmp_path/'none.jpg')
-    assert (r.returncode, r.stdout, r.stderr)==(2, '', f"sr_upscale: {tmp_path/'none.jpg'}: no such file\n")
+    assert (r.returncode, r.stdout, r.stderr)==(2, '', f"sr_upscale: {tmp_path/'none.jpg'}: no such file or folder\n")
 
 def test_help_and_missing_file_need_no_torch(tmp_path):
     code = "import sys; from sr_fastai.cli import sr_upscale; sr_upscale([sys.argv[1]]); assert 'torch' not in sys.modules"
@@ -46,7 +46,7 @@ def test_bad_input(capfd, tmp_path, photo, model):
     assert 'not a picture' in refused(capfd, tmp_path/'text.png', '-m', model)
     assert 'is empty' in refused(capfd, tmp_path/'empty.png', '-m', model)
     assert 'damaged or cut short' in refused(capfd, tmp_path/'short.jpg', '-m', model)
-    assert 'folder' in refused(capfd, tmp_path/'folder', '-m', model)
+    assert 'no pictures in' in refused(capfd, tmp_path/'folder', '-m', model)
     assert 'no such file' in refused(capfd, tmp_path/'none.jpg', '-m', model)
     assert 'no such weights' in refused(capfd, photo, '-m', tmp_path/'none.safetensors')
     assert 'no weights are called' in refused(capfd, photo, '-m', 'nobody')
@@ -73,3 +73,36 @@ def test_first_frame_is_said(capfd, tmp_path, model):
     frames[0].save(tmp_path/'a.gif', save_all=True, append_images=frames[1:])
     assert sr_upscale([str(tmp_path/'a.gif'), '-m', str(model)])==0
     assert 'only the first frame' in capfd.readouterr()[1]
+
+def test_folder(capfd, tmp_path, model):
+    (tmp_path/'in'/'日本').mkdir(parents=True)
+    for p in ('a.png','日本/ü.png'): Image.new('RGB', (8,8), 'red').save(tmp_path/'in'/p)
+    args = [str(o) for o in (tmp_path/'in', '-m', model, '-r', '--name', '{stem}_x{scale}', '--format', 'webp')]
+    assert sr_upscale([*args, '--dry-run'])==0
+    assert capfd.readouterr()[0].count(' -> ')==2 and not (tmp_path/'in_x2').exists()
+    assert sr_upscale(args)==0
+    assert '2 done, 0 done before, 0 failed' in capfd.readouterr()[0]
+    assert (tmp_path/'in_x2'/'日本'/'ü_x2.webp').is_file()
+    (tmp_path/'in'/'b.png').write_text('Dear diary')
+    assert sr_upscale(args)==1
+    o,e = capfd.readouterr()
+    assert '0 done, 2 done before, 1 failed' in o and e.count('\n')==1 and 'b.png' in e
+
+@pytest.mark.skipif(sys.platform=='win32', reason='signals')
+def test_interrupted(tmp_path, model):
+    "Ctrl-C in the middle: exit code 130, what is done stays, nothing is half-written, and the rest follows."
+    (tmp_path/'in').mkdir()
+    for i in range(30): Image.fromarray(np.random.default_rng(i).integers(0, 256, (300,300,3), dtype=np.uint8)).save(tmp_path/'in'/f'{i}.png')
+    args = [sys.executable, '-m', 'sr_fastai.cli', str(tmp_path/'in'), '-o', str(tmp_path/'out'), '-m', str(model)]
+    p = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if len(list((tmp_path/'out').glob('*.png')))>1: break
+        time.sleep(.1)
+    p.send_signal(signal.SIGINT)
+    e = p.communicate(timeout=60)[1]
+    done = len(list((tmp_path/'out').glob('*.png')))
+    assert p.returncode==130 and e=='sr_upscale: stopped; nothing is half-written; the same command goes on from here\n'
+    assert 1<done<30
+    r = subprocess.run(args, capture_output=True, text=True, timeout=200)
+    assert r.returncode==0 and f'{30-done} done, {done} done before, 0 failed' in r.stdout
+    assert not list((tmp_path/'out').glob('.*.part'))

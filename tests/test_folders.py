@@ -1,0 +1,160 @@
+"A run over a folder that things happen to."
+import errno, os, signal, subprocess, sys, time
+import numpy as np, pytest
+from PIL import Image
+from sr_fastai import folders
+from sr_fastai.folders import *
+from sr_fastai.imageio import read_image
+from sr_fastai.models import Generator
+from sr_fastai.weights import save_weights
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory): return save_weights(Generator(width=4, depth=1), tmp_path_factory.mktemp('w')/'m.safetensors')
+
+@pytest.fixture
+def src(tmp_path):
+    (tmp_path/'in').mkdir()
+    for i in range(5): Image.fromarray(np.random.default_rng(i).integers(0, 256, (20,30,3), dtype=np.uint8)).save(tmp_path/'in'/f'{i}.png')
+    return tmp_path/'in'
+
+def pictures(out): return {p.name:p.read_bytes() for p in out.glob('*.png')}
+def parts(out): return list(out.rglob('.*.part'))
+
+def test_the_same_as_one_by_one(src, model, tmp_path):
+    from sr_fastai.engine import upscale_file
+    upscale_folder(src, tmp_path/'out', model=model)
+    upscale_file(src/'0.png', tmp_path/'one.png', model=model)
+    assert (tmp_path/'one.png').read_bytes()==(tmp_path/'out'/'0.png').read_bytes()
+
+@pytest.mark.skipif(sys.platform=='win32', reason='signals')
+def test_killed_in_the_middle(src, model, tmp_path):
+    "kill -9 at any moment, then again: nothing lost, nothing half-written, nothing taken for foreign."
+    code = """
+import sys, os, signal, time
+from sr_fastai import folders, files
+# die at the n-th step of writing: before, in and after the ledger, before and after the rename
+n = int(sys.argv[4])
+def count(f):
+    def g(*a, **k):
+        global n
+        n -= 1
+        if n<0: os.kill(os.getpid(), signal.SIGKILL)
+        return f(*a, **k)
+    return g
+os.replace,os.fsync,folders.Ledger.enter = count(os.replace),count(os.fsync),count(folders.Ledger.enter)
+folders.upscale_folder(*sys.argv[1:3], model=sys.argv[3])
+"""
+    out = tmp_path/'out'
+    for n in (0,2,4): # each run gets a little farther
+        r = subprocess.run([sys.executable, '-c', code, str(src), str(out), str(model), str(n)], capture_output=True, timeout=100)
+        assert r.returncode==-signal.SIGKILL
+        for p in out.glob('*.png'): read_image(p) # whole
+    r = upscale_folder(src, out, model=model)
+    assert not r.failed and len(r.done)+len(r.skipped)==5 and r.skipped and not parts(out)
+    upscale_folder(src, tmp_path/'fresh', model=model)
+    assert pictures(out)==pictures(tmp_path/'fresh')
+
+def test_disk_full(src, model, tmp_path, monkeypatch):
+    "The run ends, says so, leaves nothing half-written, and goes on when there is room."
+    real,n = folders._store,0
+    def full(*a):
+        nonlocal n
+        n += 1
+        if n>2: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*a)
+    monkeypatch.setattr(folders, '_store', full)
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert len(r.done)==2 and 'No space left' in r.stopped and not parts(tmp_path/'out')
+    monkeypatch.undo()
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert (len(r.done),len(r.skipped),r.failed)==(3,2,[])
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
+def test_disk_full_in_the_middle_of_a_file(src, model, tmp_path, monkeypatch):
+    real = open
+    monkeypatch.setattr(folders, 'open', lambda p, *a: real('/dev/full', *a) if str(p).endswith('.part') else real(p, *a), raising=False)
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert not r.done and r.stopped and not pictures(tmp_path/'out') and not parts(tmp_path/'out')
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid()==0, reason='to root no folder is read-only')
+def test_read_only_folder(src, model, tmp_path):
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out').chmod(0o500)
+    with pytest.raises(OSError): upscale_folder(src, tmp_path/'out', model=model)
+
+def test_read_only_file_system(src, model, tmp_path, monkeypatch):
+    def mkstemp(*a, **k): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    from sr_fastai import files
+    monkeypatch.setattr(files.tempfile, 'mkstemp', mkstemp)
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert not r.done and r.stopped and "can't be written: Read-only" in r.failed[0][1]
+
+def test_a_file_vanishes(src, model, tmp_path):
+    def progress(n, total, job): (src/'3.png').unlink(missing_ok=True)
+    r = upscale_folder(src, tmp_path/'out', model=model, progress=progress)
+    assert len(r.done)==4 and len(r.failed)==1 and '3.png' in r.failed[0][1]
+
+def test_one_run_at_a_time(src, model, tmp_path):
+    def progress(n, total, job):
+        with pytest.raises(ValueError, match='another run'): upscale_folder(src, tmp_path/'out', model=model)
+        seen.append(n)
+    seen = []
+    upscale_folder(src, tmp_path/'out', model=model, progress=progress)
+    assert seen==[1,2,3,4,5]
+
+def test_cancelled_by_the_callback(src, model, tmp_path):
+    class Enough(Exception): pass
+    def progress(n, total, job):
+        if n==2: raise Enough
+    with pytest.raises(Enough): upscale_folder(src, tmp_path/'out', model=model, progress=progress)
+    n = len(pictures(tmp_path/'out'))
+    assert 2<=n<5
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert (len(r.done),len(r.skipped))==(5-n,n)
+
+def test_done_is_what_agrees_in_content(src, model, tmp_path):
+    out = tmp_path/'out'
+    upscale_folder(src, out, model=model)
+    os.utime(src/'0.png', (1,1)) # another time, the same content: done
+    b = (src/'1.png').read_bytes()
+    (src/'1.png').write_bytes((src/'2.png').read_bytes())
+    t = os.stat(src/'2.png'); os.utime(src/'1.png', (t.st_atime,t.st_mtime)) # another content, whatever the time: not done
+    r = upscale_folder(src, out, model=model)
+    assert [p.name for p in r.done]==['1.png'] and len(r.skipped)==4
+    save_weights(Generator(width=4, depth=1), model) # other weights under the same name
+    assert len(upscale_folder(src, out, model=model).done)==5
+
+def test_an_edited_result_is_not_replaced(src, model, tmp_path):
+    out = tmp_path/'out'
+    upscale_folder(src, out, model=model)
+    Image.new('RGB', (5,5)).save(out/'0.png')
+    r = upscale_folder(src, out, model=model)
+    assert 'was not made by sr_upscale' in r.failed[0][1] and read_image(out/'0.png').size==(5,5)
+    assert len(upscale_folder(src, out, model=model, overwrite=True).done)==5
+
+def test_a_damaged_ledger_costs_only_time(src, model, tmp_path):
+    out = tmp_path/'out'
+    upscale_folder(src, out, model=model)
+    l = out/LEDGER
+    lines = l.read_bytes().splitlines()
+    l.write_bytes(b'\n'.join([b'{"dst": 1', b'null', b'[]', *lines[1:]])[:-10])
+    r = upscale_folder(src, out, model=model, overwrite=True)
+    assert len(r.done)==5
+    assert len(upscale_folder(src, out, model=model).skipped)==5
+
+def test_results_inside_the_folder_are_not_pictures_to_do(src, model):
+    for _ in range(2): r = upscale_folder(src, src/'big', recursive=True, model=model)
+    assert len(r.skipped)==5 and not r.done
+
+def test_hidden_files_and_others_are_left_alone(src, model, tmp_path):
+    (src/'.hidden.png').write_text('x'); (src/'notes.txt').write_text('x'); (src/'.git').mkdir(); (src/'.git'/'a.png').write_text('x')
+    assert len(plan(src, tmp_path/'out', recursive=True))==5
+
+def test_a_defect_in_one_does_not_end_the_run(src, model, tmp_path, monkeypatch):
+    real = folders.upscale_picture
+    def broken(pic, *a, **k):
+        if pic.a[0,0,0]==read_image(src/'2.png').a[0,0,0]: raise RuntimeError('broken')
+        return real(pic, *a, **k)
+    monkeypatch.setattr(folders, 'upscale_picture', broken)
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert len(r.done)==4 and r.failed==[(src/'2.png', f"{src/'2.png'}: RuntimeError: broken")]
