@@ -275,21 +275,6 @@ def test_import_compiles_nothing(whole):
     assert res.returncode==0 and res.stdout.startswith('cpu: torch (not built yet') and not res.stderr
     assert not whole.root.exists()
 
-def test_compile_builds_while_tracing(whole):
-    code = call.replace('ops.pixel_shuffle_sigmoid(', "torch.compile(ops.pixel_shuffle_sigmoid, fullgraph=True, backend='eager')(")
-    assert end(start(code))[0]=='native' and whole.runs()==1
-
-def test_command(whole):
-    def run(*a): return subprocess.run([sys.executable, '-m', 'sr_fastai.ops', *a], capture_output=True, text=True)
-    res = run()
-    assert res.returncode==0 and 'cpu: torch (not built yet: python -m sr_fastai.ops build)' in res.stdout and str(whole.root) in res.stdout and not whole.root.exists()
-    whole.fail.write_text('error: no such luck\n')
-    res = run('build', 'cpu')
-    assert res.returncode==1 and 'no such luck' in res.stdout
-    whole.fail.unlink()
-    res = run('build', 'cpu')
-    assert res.returncode==0 and 'cpu: native' in res.stdout
-
 def test_installed_package_has_its_sources_inside(whole, tmp_path):
     "As in a wheel: csrc in the package, on a path that is not to be written to."
     pkg = tmp_path/'site'/'sr_fastai'
