@@ -167,7 +167,7 @@ class CutBlur(ItemTransform):
             big = out
         return TensorLR(big),hr
 
-# %% ../nbs/08_data.ipynb #62e0f770
+# %% ../nbs/08_data.ipynb #acccad3f
 class PairDL(TfmdDL):
     "A `TfmdDL` for (LR, HR) that decodes images once and cuts whole batches from their pixels."
     def __init__(self,
@@ -175,7 +175,7 @@ class PairDL(TfmdDL):
         bs:int=6, # Pairs in a batch
         crops:int=1, # Samples taken from each image per epoch, in training
         seed:int|None=None, # Makes the epochs reproducible; None draws on Python's `random`, which fastai's `set_seed` sets
-        cache:Path|None=None, # Folder for decoded pixels, by default `decoded` in fastai's data folder
+        cache:Path|PixelCache|None=None, # For decoded pixels: a folder, or a `PixelCache` with a limit of its own; by default `decoded` in fastai's data folder
         scale:int|None=None, # How many times larger HR is; None goes by the first pair
         bad:str='raise', # 'raise' for an image that cannot be read, or 'skip' it with a warning
         n:int|None=None, # Samples per epoch, in place of `crops`
@@ -205,7 +205,8 @@ class PairDL(TfmdDL):
         tls,items = dataset.tls,list(dataset.items)
         sides = [[_source(tl, o) for o in items] for tl in tls]
         wanted = {k:(f,read) for side in sides for k,f,read in side}
-        self.store = PixelCache(self.cache or fastai_path('data')/'decoded'/_cache_name([f for f,_ in wanted.values()]))
+        default = fastai_path('data')/'decoded'/_cache_name([f for f,_ in wanted.values()])
+        self.store = self.cache if isinstance(self.cache, PixelCache) else PixelCache(self.cache or default)
         skipped = set(self.store.add(wanted, self.bad))
         if skipped:
             ok = [i for i,(a,b) in enumerate(zip(*sides)) if a[0] not in skipped and b[0] not in skipped]
@@ -227,13 +228,18 @@ class PairDL(TfmdDL):
         if self.drop_last and self.n<self.bs:
             raise ValueError(f'a batch of {self.bs} is more than there is: {len(self.pairs)} images x {self.crops} crops. Use a smaller bs or more crops.')
 
+    def whole(self,
+        i:int # Number of the image
+    )->tuple: # Read-only views (3, H, W), uint8
+        "LR and HR, uncropped."
+        return tuple(self.store.view(at, shape) for at,shape,_ in self.pairs[i])
+
     def pair(self,
         s:int # Number of the sample
     )->tuple: # Views (3, h, w) and (3, h\*scale, w\*scale), uint8
         "LR and HR of a sample, after the item transforms."
         draw,i = divmod(s, len(self.pairs))
-        (a,sa,_),(b,sb,_) = self.pairs[i]
-        lr,hr = self.store.view(a, sa),self.store.view(b, sb)
+        lr,hr = self.whole(i)
         rng = random.Random(draw) if self.training else None
         for t in self.item_tfms:
             if t.split_idx is None or t.split_idx==self.split_idx: lr,hr = t.pair(lr, hr, rng)
@@ -245,7 +251,11 @@ class PairDL(TfmdDL):
         if not self.training: return idxs
         return [i + len(self.dataset)*self.rng.getrandbits(31) for i in idxs]
 
-    def create_item(self, s): return super().create_item(None if s is None else s % len(self.dataset))
+    def create_item(self, s):
+        i = None if s is None else s % len(self.dataset)
+        if self.pairs is None: return super().create_item(i)
+        # for fastai's own path, which may change them: copies
+        return tuple(cls(torch.from_numpy(x.copy())) for cls,x in zip((TensorLR,TensorHR), self.whole(i or 0)))
 
     def create_batches(self, samps):
         if self.pairs is None or not all(isinstance(t, PairTransform) for t in self.item_tfms):

@@ -169,15 +169,28 @@ def test_unreadable_image(div2k, opts):
     for lr,hr in dls.train: assert belong(lr, hr)
 
 # ------------------------------------------------------------------ the cache
-def test_decodes_once(div2k, opts, monkeypatch):
-    read,seen = D.read_rgb,[]
-    monkeypatch.setattr(D, 'read_rgb', lambda f: (seen.append(f), read(f))[1])
+def test_no_file_is_read_after_the_first_start(div2k, opts, monkeypatch):
+    "Nor during the training, with foreign transforms either; so a file may break or change meanwhile."
+    from fastai.vision.all import ItemTransform
+    class Foreign(ItemTransform):
+        def encodes(self, o): return o
+    first = epoch(div2k_dataloaders(div2k, **opts).train)
+    dls = div2k_dataloaders(div2k, **opts)
+    monkeypatch.setattr(D, 'read_rgb', lambda f: pytest.fail(f'{f} is read again'))
+    for f in div2k.rglob('*.png'): f.write_bytes(b'gone')
+    assert same(first, epoch(dls.train))
+    dls.train.after_item.add([Foreign()])
+    for lr,hr in dls.train: assert belong(lr, hr)
+
+def test_second_start_decodes_nothing(div2k, opts, monkeypatch):
+    div2k_dataloaders(div2k, **opts)
+    monkeypatch.setattr(PixelCache, '_decode', lambda *a: pytest.fail('decoded again'))
     list(div2k_dataloaders(div2k, **opts).train)
-    # beside the cache, fastai draws one item to learn the types
-    assert len(set(seen))==12 and len(seen)<=12+4
-    seen.clear()
-    list(div2k_dataloaders(div2k, **opts).train)
-    assert len(seen)<=4
+
+def test_cache_with_a_limit(div2k, opts, tmp_path):
+    fails(OSError, ['of its limit'], lambda: div2k_dataloaders(div2k, **{**opts, 'cache':PixelCache(tmp_path/'c', max_gb=1e-5)}))
+    dls = div2k_dataloaders(div2k, **{**opts, 'cache':PixelCache(tmp_path/'c', max_gb=1)})
+    assert dls.train.store is dls.valid.store and all(belong(*b) for dl in dls for b in dl)
 
 def test_hr_is_shared_by_the_scales(div2k, opts):
     dl = [div2k_dataloaders(div2k, scale=s, **{**opts, 'cache':None}).valid for s in (2,3)]
