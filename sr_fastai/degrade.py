@@ -16,7 +16,7 @@ from fastcore.basics import store_attr
 from fastcore.xtras import is_listy
 from .resample import bicubic_down
 
-# %% ../nbs/07_degrade.ipynb #2d04a72c
+# %% ../nbs/07_degrade.ipynb #a81a866f
 steps = {} # each step's class by its name
 
 class Step:
@@ -24,6 +24,9 @@ class Step:
     noisy = False # draws a seed for noise
     log = () # settings whose range is drawn from on a logarithmic scale
     def __init_subclass__(cls): steps[cls.__name__] = cls
+
+    @property
+    def settings(self): return {k:v for k,v in vars(self).items() if not k.startswith('_')}
 
     def draw(self,
         rng:np.random.RandomState
@@ -33,11 +36,11 @@ class Step:
             if not is_listy(v): return v
             lo,hi = v
             return float(math.exp(rng.uniform(math.log(lo), math.log(hi))) if k in self.log else rng.uniform(lo, hi))
-        res = dict(step=type(self).__name__, **{k:one(k, v) for k,v in self.__stored_args__.items()})
+        res = dict(step=type(self).__name__, **{k:one(k, v) for k,v in self.settings.items()})
         if self.noisy: res['seed'] = int(rng.randint(2**31))
         return res
 
-    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v}" for k,v in self.__stored_args__.items())})'
+    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v}" for k,v in self.settings.items())})'
 
 class Filter(Step):
     "A step that has a `kernel`: (weights (h, w), row and column of its centre)."
