@@ -30,7 +30,9 @@ class PixelsToUnit(IntToFloatTensor):
     "uint8 to float in 0..1. Decoding keeps the float (`IntToFloatTensor` would round down), clipped."
     def decodes(self, o:TensorImage): return o.clamp(0, 1)
 
-# %% ../nbs/08_data.ipynb #d4b4b891
+# %% ../nbs/08_data.ipynb #9c3d67c9
+def _code(c): return c.co_code,c.co_names,[_code(o) if hasattr(o, 'co_code') else o for o in c.co_consts]
+
 class ReadImage(Transform):
     "A file to a (3, H, W) uint8 tensor of type `cls`, `change`d on the way."
     def __init__(self,
@@ -45,7 +47,13 @@ class ReadImage(Transform):
         "What the cache calls this reading: two that read alike share it."
         c = self.change
         if c is None: return 'read'
-        return repr(c) if isinstance(c, Degrade) else f'{getattr(c, "func", c).__qualname__}{getattr(c, "args", ())}{getattr(c, "keywords", {})}'
+        if isinstance(c, Degrade): return repr(c)
+        f,args = getattr(c, 'func', c),(getattr(c, 'args', ()),getattr(c, 'keywords', {}))
+        # a function of ours goes by its name; any other by what it does, since all lambdas have one name
+        if f.__module__.startswith('sr_fastai.'): return f'{f.__qualname__}{args}'
+        if not hasattr(f, '__code__'): raise TypeError(f'{c!r}: LR is made by a `Degrade` or a Python function, so that the cache can tell it from others')
+        does = (_code(f.__code__),f.__defaults__,[o.cell_contents for o in f.__closure__ or ()])
+        return f'{f.__qualname__}{args} {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}'
 
     def pixels(self, f):
         x = read_rgb(f)

@@ -343,6 +343,17 @@ def test_margin_of_fresh_degradation_hides_the_crops_edge(div2k, opts):
     b = div2k_dataloaders(div2k, track=bicubic(2), **kw).valid.one_batch()
     for x,y in zip(a, b): assert torch.equal(torch.Tensor(x), torch.Tensor(y))
 
+def test_the_cache_tells_functions_apart(div2k, opts):
+    "All lambdas have one name; what they do, and with which values, is what counts."
+    hr = div2k/'DIV2K_train_HR'
+    def halve(how): return torch.Tensor(sr_dataloaders(hr, how=how, **{**opts, 'flips':False}).valid.one_batch()[0])
+    def add(n): return lambda x: np.stack([x[::2,::2,c]//2+n for c in range(3)], -1)
+    a,b,c,d = halve(lambda x: x[::2,::2]),halve(lambda x: x[1::2,1::2]//4),halve(add(1)),halve(add(100))
+    assert not torch.equal(a, b) and c.max()*255<=128.5 and d.min()*255>=99.5
+    assert torch.equal(d, halve(add(100)))
+    assert '0x' not in ReadImage(TensorLR, add(1)).how # else another process would not know it
+    fails(TypeError, ['Python function'], lambda: halve(np.abs))
+
 def test_wrong_degradations(div2k, opts):
     fails(ValueError, ['makes x4, not x2','give scale=4'], lambda: div2k_dataloaders(div2k, track=wild(4), **opts))
     fails(ValueError, ['needs a Degrade'], lambda: div2k_dataloaders(div2k, fresh=True, **opts))
