@@ -27,8 +27,6 @@ typedef uint32_t U __attribute__((vector_size(4*V)));
 typedef uint16_t H __attribute__((vector_size(2*V)));
 typedef uint8_t B __attribute__((vector_size(V)));
 
-constexpr int buffer_size = 4096; // floats: half of the smallest first-level cache
-
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
 
@@ -44,7 +42,7 @@ void store(bf16* p, F v) {
   u = v == v ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : 0x7fc0 + U{}; // to nearest even
   write(p, __builtin_convertvector(u, H));
 }
-void store(uint8_t* p, F v) { write(p, __builtin_convertvector(__builtin_convertvector(v, I), B)); }
+void store(uint8_t* p, F v) { write(p, __builtin_convertvector(__builtin_convertvector((U)v, H), B)); } // a level, see `levels`; in two steps, since GCC takes one lane by lane
 // maskz: GCC's headers warn of themselves in the plain forms
 #if defined(__AVX512F__)
 F load(const f16* p) { return (F)_mm512_maskz_cvtph_ps(-1, read<__m256i>(p)); }
@@ -67,20 +65,25 @@ void store(f16* p, F v) {
 }
 #endif
 
-// exp by the Cephes polynomial: about 2 units in the last place; nan stays nan, and what overflows gives 0 as it does in torch
-F sigmoid(F x) {
-  F t = -x;
-  t = t > 88.8f ? 88.8f + F{} : t < -87.f ? -87.f + F{} : t;
-  F v = t*1.44269504f + 12582912.f; // 1.5*2^23: the integer part, rounded, in the low bits
-  F n = v - 12582912.f;
-  F f = t - n*.693359375f + n*2.12194440e-4f;
-  F p = 1.9875691500e-4f + F{};
-  p = p*f + 1.3981999507e-3f;
-  p = p*f + 8.3334519073e-3f;
-  p = p*f + 4.1665795894e-2f;
-  p = p*f + 1.6666665459e-1f;
-  p = p*f + 5.0000001201e-1f;
-  p = p*f*f + f + 1;
+constexpr float magic = 12582912; // 1.5*2^23: v + magic has v, rounded to nearest even, as an integer in its low bits
+
+// 1/(1 + 2^t), t = -x*log2(e), by the Cephes polynomial for powers of 2: within 2e-7, and small values within 1e-5 of themselves. nan stays nan
+// (or gives 0), and what overflows gives 0 as it does in torch.
+template<bool nan_to_0 = false> F sigmoid(F x) {
+  const F most = 128 + F{}, least = -126 + F{};
+  F t = x*-1.44269504f;
+  t = t < least ? least : t;
+  if (nan_to_0) t = t < most ? t : most;
+  else t = most < t ? most : t;
+  F v = t + magic;
+  F f = t - (v - magic);
+  F p = 1.535336188319500e-4f + F{};
+  p = p*f + 1.339887440266574e-3f;
+  p = p*f + 9.618437357674640e-3f;
+  p = p*f + 5.550332471162809e-2f;
+  p = p*f + 2.402264791363012e-1f;
+  p = p*f + 6.931472028550421e-1f;
+  p = p*f + 1;
   return 1/(1 + p*(F)(((I)v << 23) + 0x3f800000));
 }
 
@@ -94,42 +97,78 @@ bool any(I m) {
 #endif
 }
 
-// round(255*sigmoid(x)), nan to 0
-F level(F x) {
+// round(255*sigmoid(x)), nan to 0, of n vectors, in their low bits
+template<int n> void levels(F (&x)[n]) {
   static const Thresholds t = thresholds();
-  F q = 255*sigmoid(x);
-  q = q == q ? q : F{};
-  I k = __builtin_convertvector(q, I);
-  F d = q - __builtin_convertvector(k, F) - .5f;
-  I near = (d < near_half) & (d > -near_half), up = d > 0;
-  if (__builtin_expect(any(near), 0)) for (int l = 0; l < V; l++) if (near[l]) up[l] = x[l] >= t.least[k[l]] ? -1 : 0;
-  return __builtin_convertvector(k - up, F);
+  F v[n], far = F{};
+  for (int k = 0; k < n; k++) {
+    F q = 255*sigmoid<true>(x[k]);
+    v[k] = q + magic;
+    F d = q - (v[k] - magic);
+    d = d < 0 ? -d : d;
+    far = far < d ? d : far;
+  }
+  if (__builtin_expect(any(far > .5f - near_half), 0)) for (int k = 0; k < n; k++) {
+    F s = sigmoid<true>(x[k]);
+    for (int l = 0; l < V; l++) {
+      float q = v[k][l] - magic, d = 255*s[l] - q;
+      if (d > .5f - near_half) q += x[k][l] >= t.least[int(q)];
+      else if (d < near_half - .5f) q -= x[k][l] < t.least[int(q) - 1];
+      v[k][l] = q + magic;
+    }
+  }
+  for (int k = 0; k < n; k++) x[k] = v[k];
 }
 
-// What is read: n values from `at` on, transformed, to the buffer.
+// What is read: n values from `at` on, transformed, to the buffer. Meanwhile the caches fetch what is read `ahead` from there, and `dst`, which is written next:
+// the runs are too short for the processor to foresee.
+template<class T> void fetch_ahead(const T* x, int64_t ahead) { __builtin_prefetch(x + ahead, 0, 2); }
+void fetch_to_write(const char* p) { __builtin_prefetch(p, 1, 3); }
+
 template<class T, bool quantise> struct Forward {
   const T* x;
-  static F one(F v) { return quantise ? level(v) : sigmoid(v); }
-  void operator()(float* to, int64_t at, int n) const {
+  static constexpr int group = quantise ? 4 : 2;
+  template<int n> static void transform(F (&v)[n]) {
+    if constexpr (quantise) levels(v);
+    else for (F& u : v) u = sigmoid(u);
+  }
+  void operator()(float* to, int64_t at, int n, int64_t ahead, const char* dst, int size) const {
     int k = 0;
-    for (; k + V <= n; k += V) write(to + k, one(load(x + at + k)));
-    if (k == n) return;
-    T part[V] = {};
-    std::memcpy(part, x + at + k, (n - k)*sizeof(T));
-    F v = one(load(part));
-    std::memcpy(to + k, &v, (n - k)*sizeof(float));
+    for (; k + group*V <= n; k += group*V) {
+      F v[group];
+      for (int g = 0; g < group; g++) {
+        fetch_ahead(x + at + k + g*V, ahead);
+        fetch_to_write(dst + (k + g*V)*size);
+        v[g] = load(x + at + k + g*V);
+      }
+      transform(v);
+      for (int g = 0; g < group; g++) write(to + k + g*V, v[g]);
+    }
+    for (; k < n; k += V) {
+      T part[V] = {};
+      int m = std::min(V, n - k);
+      std::memcpy(part, x + at + k, m*sizeof(T));
+      F v[1] = {load(part)};
+      transform(v);
+      std::memcpy(to + k, v, m*sizeof(float));
+    }
   }
 };
-template<bool quantise> struct Forward<double, quantise> {
+template<> struct Forward<double, false> {
   const double* x;
-  void operator()(double* to, int64_t at, int n) const { for (int k = 0; k < n; k++) to[k] = 1/(1 + std::exp(-x[at + k])); }
+  void operator()(double* to, int64_t at, int n, int64_t, const char*, int) const { for (int k = 0; k < n; k++) to[k] = 1/(1 + std::exp(-x[at + k])); }
 };
 template<class T> struct Backward {
   const T *g, *y;
   static F one(F g, F y) { return g*y*(1 - y); }
-  void operator()(float* to, int64_t at, int n) const {
+  void operator()(float* to, int64_t at, int n, int64_t ahead, const char* dst, int size) const {
     int k = 0;
-    for (; k + V <= n; k += V) write(to + k, one(load(g + at + k), load(y + at + k)));
+    for (; k + V <= n; k += V) {
+      fetch_ahead(g + at + k, ahead);
+      fetch_ahead(y + at + k, ahead);
+      fetch_to_write(dst + k*size);
+      write(to + k, one(load(g + at + k), load(y + at + k)));
+    }
     if (k == n) return;
     T gs[V] = {}, ys[V] = {};
     std::memcpy(gs, g + at + k, (n - k)*sizeof(T));
@@ -140,11 +179,15 @@ template<class T> struct Backward {
 };
 template<> struct Backward<double> {
   const double *g, *y;
-  void operator()(double* to, int64_t at, int n) const { for (int k = 0; k < n; k++) { double s = y[at + k]; to[k] = g[at + k]*s*(1 - s); } }
+  void operator()(double* to, int64_t at, int n, int64_t, const char*, int) const { for (int k = 0; k < n; k++) { double s = y[at + k]; to[k] = g[at + k]*s*(1 - s); } }
 };
 
-// pixels of a unit that fill the buffer: whole vectors of them
-int chunk(const Layout& l) { return std::max(V, int(std::min<int64_t>(buffer_size/l.lr.values(), (l.s.W + V - 1)/V*V))/V*V); }
+// Pixels of a unit that fill the buffer, whole vectors of them. It may fill half of the first-level cache (32 KB) where that makes longer runs to read;
+// where all that is read is one run, less leaves more for what is written.
+int chunk(const Layout& l) {
+  int room = l.lr.inter ? 2048 : 4096;
+  return std::max(V, int(std::min<int64_t>(room/l.lr.values(), (l.s.W + V - 1)/V*V))/V*V);
+}
 
 // Picks one vector: lane l is lane pick[l] of vectors from[0] and from[1] laid end to end; where pick is -1, a later pick of the vector has it
 struct Pick { I pick; int from[2]; };
@@ -220,13 +263,19 @@ template<class A, class Fill, class T> void run(const Layout& l, const Order& fr
   Plan plan(from, to, pixels);
   std::vector<A> room(pixels*from.values() + 64/sizeof(A));
   A* buffer = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data())%64)%64/sizeof(A);
+  auto place = [&](const Order& o, int64_t part) { return l.base(o, l.unit(part/chunks), part%chunks*pixels); };
   for (int64_t part = begin; part < end; part++) {
-    Unit u = l.unit(part/chunks);
-    int64_t w = part%chunks*pixels;
-    int n = int(std::min<int64_t>(pixels, l.s.W - w)), whole = std::is_same<A, float>::value ? n/V*V : 0;
-    for (int g = 0; g < from.segs(); g++) fill(buffer + g*pixels*from.per(), l.base(from, u, w) + l.seg(from, g), n*from.per());
+    int n = int(std::min<int64_t>(pixels, l.s.W - part%chunks*pixels)), whole = std::is_same<A, float>::value ? n/V*V : 0;
+    int64_t in = place(from, part), to0 = place(to, part), ahead = place(from, std::min(part + 1, end - 1)) - in;
+    auto dst = [&](int g, int k) { return reinterpret_cast<const char*>(out + to0 + l.seg(to, g) + k); };
+    if (from.segs() > 1) // then there is one segment to write
+      for (int g = 0, m = n*from.per(); g < from.segs(); g++) fill(buffer + g*pixels*from.per(), in + l.seg(from, g), m, ahead, dst(0, g*m), sizeof(T));
+    else for (int g = 0, a = 0, b; g < to.segs(); g++, a = b) {
+      b = g + 1 < to.segs() ? (g + 1)*n*per/V*V : n*from.per();
+      fill(buffer + a, in + a, b - a, ahead, dst(g, 0), sizeof(T));
+    }
     for (int g = 0; g < to.segs(); g++) {
-      T* o = out + l.base(to, u, w) + l.seg(to, g);
+      T* o = out + to0 + l.seg(to, g);
       if constexpr (std::is_same<A, float>::value)
         for (int p = 0; p < whole; p += V) put(o + p*per, buffer + p/V*step, plan, g*per, per);
       for (int p = whole; p < n; p += V) {
