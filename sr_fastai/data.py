@@ -175,7 +175,7 @@ class CutBlur(ItemTransform):
             big = out
         return TensorLR(big),hr
 
-# %% ../nbs/08_data.ipynb #acccad3f
+# %% ../nbs/08_data.ipynb #932c8717
 class PairDL(TfmdDL):
     "A `TfmdDL` for (LR, HR) that decodes images once and cuts whole batches from their pixels."
     def __init__(self,
@@ -233,6 +233,8 @@ class PairDL(TfmdDL):
                 raise ValueError(f'{hr} is {W}x{H}, but its LR {lr} is {w}x{h}: not 1/{s} of it. Make that LR again, or give the scale that the images have.')
             if need>min(h, w, H//s, W//s):
                 raise ValueError(f'{lr} has {w}x{h} LR pixels, fewer than the crop of {need}x{need}: use a smaller size, or take the image out (`sr_data check` lists all such).')
+        if need==0 and self.bs>1 and len({p[0][1] for p in self.pairs})>1:
+            raise ValueError(f'whole images of different sizes do not make batches of {self.bs}: use val_bs=1, or a crop (valid_size)')
         if self.drop_last and self.n<self.bs:
             raise ValueError(f'a batch of {self.bs} is more than there is: {len(self.pairs)} images x {self.crops} crops. Use a smaller bs or more crops.')
 

@@ -155,6 +155,12 @@ def test_missing_and_empty_folders(div2k, opts, tmp_path):
 def test_batch_larger_than_the_data(div2k, opts):
     fails(ValueError, ['a batch of 33 is more','4 images x 8 crops'], lambda: div2k_dataloaders(div2k, **{**opts, 'bs':33}))
 
+def test_whole_images_of_different_sizes(div2k, opts):
+    save(lr_image(0, 80, 90), div2k/'DIV2K_valid_LR_bicubic/X2/0801x2.png')
+    save(lr_image(0, 160, 180), div2k/'DIV2K_valid_HR/0801.png')
+    fails(ValueError, ['do not make batches of 4: use val_bs=1'], lambda: div2k_dataloaders(div2k, **opts, valid_size=0))
+    assert [tuple(lr.shape[2:]) for lr,_ in div2k_dataloaders(div2k, **opts, valid_size=0, val_bs=1).valid]==[(80,90),(72,90)]
+
 def test_image_smaller_than_the_crop(div2k, opts):
     save(lr_image(0, 11, 90), div2k/'DIV2K_train_LR_bicubic/X2/0003x2.png')
     save(lr_image(0, 22, 180), div2k/'DIV2K_train_HR/0003.png')
