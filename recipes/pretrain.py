@@ -1,19 +1,20 @@
 #!/usr/bin/env python
 """Train a generator alone, on photographs, with a pixel loss: how the shipped PSNR weights were made.
 
-    python recipes/pretrain.py PHOTOS VALID --out runs/x2_base
+    python recipes/pretrain.py PHOTOS VALID --out runs/x2_l1
+    python recipes/pretrain.py PHOTOS VALID --out runs/x2_base --init runs/x2_l1/weights.safetensors --loss mse --patch 56 --bs 6 --batches 4000 --lr 3e-4 --seed 1
 
 Stop it at any time; the same command goes on from the last checkpoint, batch for batch."""
 import json, math, subprocess, time
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
-from torch.nn import functional as F
 from fastcore.script import call_parse
 from sr_fastai.files import atomic_path
+from sr_fastai.losses import PixelLoss
 from sr_fastai.models import Generator
 from sr_fastai.resample import bicubic_down
-from sr_fastai.weights import save_weights
+from sr_fastai.weights import load_weights, read_card, save_weights
 
 exts = {'.png','.webp','.jpg','.jpeg','.tif','.bmp'}
 
@@ -68,6 +69,8 @@ def main(
     batches:int=30000, # Length of the whole schedule
     bs:int=16, # Patches per batch
     patch:int=32, # Side of an LR patch, in pixels
+    loss:str='l1', # 'l1', 'mse' or 'charbonnier'
+    init:Path=None, # Weights to start from; random ones if None
     lr:float=1e-3, # Peak of the learning rate: small nets that start near the identity take ten times the usual 1e-4
     warmup:int=500, # Batches of linear warm-up; a half cosine to zero follows
     ema:float=.999, # Decay of the averaged weights, which are validated and exported
@@ -75,11 +78,12 @@ def main(
     seed:int=0, # Of the initial weights, and with the batch number of each batch
     device:str='cpu' # 'cpu' or 'cuda'; the convolutions run in bfloat16 on both
 ):
-    "Train a generator alone, on photographs, with L1."
+    "Train a generator alone, on photographs, with a pixel loss."
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     ckpt,log = out/'checkpoint.pt',out/'log.jsonl'
-    net = Generator(scale, width, depth).to(device, memory_format=torch.channels_last)
+    net = load_weights(init, scale).train().requires_grad_() if init else Generator(scale, width, depth)
+    net = net.to(device, memory_format=torch.channels_last)
     avg = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema))
     opt = torch.optim.Adam(net.parameters(), lr=lr, betas=(.9,.99))
     sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: min((i+1)/warmup, .5+.5*math.cos(math.pi*i/batches)))
@@ -92,14 +96,15 @@ def main(
         print(f'going on from batch {start}')
     train_pairs,valid_pairs = load_pairs(photos, scale),load_pairs(valid, scale)
     print(f'{len(train_pairs)} photographs to train on, {len(valid_pairs)} to validate on, {sum(p.numel() for p in net.parameters()):,} parameters')
+    loss_func = PixelLoss(loss)
     tick,losses = time.time(),[]
     for step in range(start, batches):
         # seeded by batch number, so that a resumed run sees the same data as one never stopped
         x,y = random_batch(train_pairs, scale, bs, patch, np.random.default_rng((seed,step)))
         with torch.autocast(device, torch.bfloat16): pred = net(x.to(device))
-        loss = F.l1_loss(pred, y.to(device))
-        opt.zero_grad(); loss.backward(); opt.step(); sched.step(); avg.update_parameters(net)
-        losses.append(loss.item())
+        err = loss_func(pred, y.to(device))
+        opt.zero_grad(); err.backward(); opt.step(); sched.step(); avg.update_parameters(net)
+        losses.append(err.item())
         if (step+1)%every==0 or step+1==batches:
             seconds += time.time()-tick
             row = dict(step=step+1, loss=sum(losses)/len(losses), psnr_y=psnr_y(avg.module, valid_pairs), seconds=round(seconds))
@@ -109,5 +114,5 @@ def main(
             tick,losses = time.time(),[]
     commit = subprocess.run(['git','describe','--always','--dirty'], capture_output=True, text=True).stdout.strip()
     save_weights(avg.module.eval(), out/'weights.safetensors', card=dict(
-        command=f'python recipes/pretrain.py PHOTOS VALID --scale {scale} --width {width} --depth {depth} --batches {batches} --bs {bs} --patch {patch} --lr {lr} --seed {seed}',
-        seed=seed, commit=commit, hours=round(seconds/3600, 2), psnr_y_valid=round(psnr_y(avg.module, valid_pairs), 3)))
+        command=f'python recipes/pretrain.py PHOTOS VALID --scale {scale} --width {net.width} --depth {net.depth} --batches {batches} --bs {bs} --patch {patch} --loss {loss} --lr {lr} --warmup {warmup} --ema {ema} --seed {seed}',
+        init=read_card(init) if init else None, seed=seed, commit=commit, hours=round(seconds/3600, 2), psnr_y_valid=round(psnr_y(avg.module, valid_pairs), 3)))
