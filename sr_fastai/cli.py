@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['sr_upscale']
 
-# %% ../nbs/15_cli.ipynb #8895efa4
-import argparse, os, sys, time, warnings
+# %% ../nbs/15_cli.ipynb #4c4d53c7
+import argparse, logging, os, sys, time, warnings
 from pathlib import Path
 
-# %% ../nbs/15_cli.ipynb #9d0881cf
+# %% ../nbs/15_cli.ipynb #7a084387
 def _fail(prog, e):
     "Says what went wrong, in one line; the exit code."
     print(f"{prog}: {' '.join(str(e).split())}", file=sys.stderr)
@@ -39,6 +39,8 @@ def _parser():
     p.add_argument('--dry-run', action='store_true', help='say what would be written, and stop')
     p.add_argument('-q', '--quality', type=int, help='1 to 100, for JPEG, WebP and AVIF (95, 95, 90)')
     p.add_argument('--ensemble', action='store_true', help='a little better, eight times the time')
+    p.add_argument('--strength', type=float, default=1, help='of GAN weights: from 0, what they started from, to 1 (1)')
+    p.add_argument('--consistent', action='store_true', help='correct the result until, downscaled, it is the picture again')
     p.add_argument('--tile', type=int, help="side of a tile in pixels of the picture")
     p.add_argument('--precision', default='auto', choices=('auto','fp32','bf16','fp16'), help='number format to compute in (auto)')
     p.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps, xpu (auto)')
@@ -46,7 +48,7 @@ def _parser():
     p.add_argument('--max-pixels', type=_megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
     return p
 
-# %% ../nbs/15_cli.ipynb #091149b2
+# %% ../nbs/15_cli.ipynb #cdfa7a00
 def _beside(src, scale, size):
     "The name of the result when nobody gives one."
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
@@ -54,7 +56,7 @@ def _beside(src, scale, size):
 
 def _settings(args):
     "The arguments that `upscale_file` and `upscale_folder` share."
-    return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, tile=args.tile or 'auto', precision=args.precision,
+    return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile=args.tile or 'auto', precision=args.precision,
                 device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
 
 def _one(src, out, args):
@@ -93,6 +95,7 @@ def sr_upscale(
     try:
         # before torch, which takes seconds to import
         if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
+        logging.getLogger('tifffile').setLevel(logging.CRITICAL) # it lists every tag of a damaged file
         with warnings.catch_warnings():
             warnings.showwarning = lambda m,*_: print(f"sr_upscale: {m}", file=sys.stderr)
             warnings.filterwarnings('ignore', module='PIL')

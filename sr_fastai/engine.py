@@ -35,7 +35,7 @@ def _grid(h, w, overlap, most):
         if th>=h: break
     return min(grids, key=lambda g: (h+2*overlap*(g[0]-1))*(w+2*overlap*(g[1]-1)), default=(h,w))
 
-# %% ../nbs/05_engine.ipynb #64379a01
+# %% ../nbs/05_engine.ipynb #b7f3b949
 REACH = 2 # radius of the window, in LR pixels
 
 def _bounds(x):
@@ -45,10 +45,10 @@ def _bounds(x):
     return lo-r,hi+r
 
 def _bound(y, x, scale):
-    "`y`, (N, C, H\\*scale, W\\*scale), within the bounds of `x`, (N, C, H, W)."
+    "`y`, (N, C, H\\*scale, W\\*scale), in place within the bounds of `x`, (N, C, H, W)."
     lo,hi = (o[:,:,:,None,:,None] for o in _bounds(x))
     n,c,h,w = x.shape
-    return torch.clamp(y.view(n,c,h,scale,w,scale), lo, hi).view_as(y)
+    return y.view(n,c,h,scale,w,scale).clamp_(lo, hi).view_as(y)
 
 # %% ../nbs/05_engine.ipynb #dc261bae
 FILL = 1,3,8 # radii, in LR pixels, that colours are looked for in
@@ -63,7 +63,7 @@ def _fill(x, alpha):
         out = torch.where(near>1e-6, mean(x*seen)/near.clamp(min=1e-6), out)
     return x*seen + out*(1-seen)
 
-# %% ../nbs/05_engine.ipynb #d37f1840
+# %% ../nbs/05_engine.ipynb #62d3c5f4
 _PEAK = {np.dtype(np.uint8):255, np.dtype(np.uint16):65535, np.dtype(np.float32):1}
 
 def _eightfold(model, x):
@@ -93,19 +93,19 @@ def _enlarge(model, a, colours, hides, device, ensemble):
     y = (_eightfold(model, x) if ensemble else model(x)).float()
     s = model.scale
     y = [o if g.shape[1]==3 else o.mean(1, keepdim=True) for o,g in zip(y.split(1), groups)] # one channel in: one out
-    y = torch.cat(y, 1)*peak
+    y = torch.cat(y, 1).mul_(peak)
     # hidden colours bound nothing: what is seen through the edge comes from the filled ones
     y = _bound(y, torch.cat([x[:1,:colours]*peak, groups[1]], 1) if hides else t, s)
-    if peak==1: return y.clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
-    y = y.clamp(0, peak).round_()[0].movedim(0, -1).to(torch.uint8 if peak==255 else torch.int32)
+    if peak==1: return y.clamp_(0, 1)[0].movedim(0, -1).cpu().numpy()
+    y = y.clamp_(0, peak).round_()[0].movedim(0, -1).to(torch.uint8 if peak==255 else torch.int32)
     return y.cpu().numpy()
 
-# %% ../nbs/05_engine.ipynb #99dc9347
+# %% ../nbs/05_engine.ipynb #fef388d6
 _OOM = 'not enough memory',"can't allocate memory",'out of memory'
 
 def _is_oom(e): return isinstance(e, (torch.OutOfMemoryError,MemoryError)) or any(o in str(e) for o in _OOM)
 
-MOST_PIXELS = 2**19 # of a tile with its overlap: some 100 MB for each of a network's few layers at a time
+MOST_PIXELS = 2**18 # of a tile with its overlap: 33 MB for each of the few layers of 64 channels that are alive at a time, in bfloat16
 
 def _run(model, a, colours, hides, device, tile, ensemble, step):
     "The array `a`, (H, W, C), enlarged tile by tile. `step(n)` after each, n its part of the whole."
@@ -155,6 +155,19 @@ def _final(a, size):
     b = resize(a, (h,w))
     return b.clip(0, 1) if a.dtype.kind=='f' else b
 
+# %% ../nbs/05_engine.ipynb #293a4f85
+def _consistent(a, b, colours, hides, steps=20):
+    "The array `b` corrected until, downscaled to the size of `a`, it is `a`, but for rounding and clipping."
+    (h,w),(bh,bw),peak = a.shape[:2],b.shape[:2],_PEAK[a.dtype]
+    x,y = a.astype(np.float32),b.astype(np.float32)
+    # hidden colours are nothing to be true to
+    weight = np.concatenate([x[...,-1:].repeat(colours, -1)/peak, np.ones_like(x[...,-1:])], -1) if hides else 1
+    for _ in range(steps):
+        missing = (x-resize(y, (h,w)))*weight
+        if np.abs(missing).max()<peak/1024: break
+        y = (y+resize(missing, (bh,bw))).clip(0, peak)
+    return y if peak==1 else (y+.5).astype(a.dtype)
+
 # %% ../nbs/05_engine.ipynb #956c7cf9
 def _device(device):
     if device!='auto':
@@ -184,25 +197,27 @@ def _threads(n):
     finally:
         if n: torch.set_num_threads(was)
 
-# %% ../nbs/05_engine.ipynb #4b6f347d
+# %% ../nbs/05_engine.ipynb #239194ce
 @lru_cache(4)
-def _cached(weights, scale, changed, device):
-    return load_weights(weights, scale).to(device, memory_format=torch.channels_last)
+def _cached(weights, scale, strength, changed, device):
+    return load_weights(weights, scale, strength).to(device, memory_format=torch.channels_last)
 
-def _models(model, scale, device, lossy):
+def _models(model, scale, strength, device, lossy):
     "The models to apply one after another, so that together they enlarge by `scale` at least."
-    if isinstance(model, nn.Module): one = model
+    if isinstance(model, nn.Module):
+        if strength!=1: raise ValueError("strength is for weights by name or from a file, which know what they started from; a network has one strength")
+        one = model
     elif isinstance(model, os.PathLike) or Path(model).suffix or os.sep in model:
         p = Path(model)
-        one = _cached(p, None, p.stat().st_mtime_ns if p.exists() else None, device)
+        one = _cached(p, None, strength, p.stat().st_mtime_ns if p.exists() else None, device)
     else:
         named = {o['name'] for o in registry()}
         if model=='auto': model = 'photo' if lossy and 'photo' in named else 'base'
         scales = sorted(o['scale'] for o in registry() if o['name']==model)
-        one = _cached(model, next((s for s in scales if s>=scale), max(scales, default=None)), None, device)
+        one = _cached(model, next((s for s in scales if s>=scale), max(scales, default=None)), strength, None, device)
     return [one]*max(1, math.ceil(math.log(scale)/math.log(one.scale)-1e-9))
 
-# %% ../nbs/05_engine.ipynb #d1303148
+# %% ../nbs/05_engine.ipynb #0f3354af
 @contextmanager
 def _stepper(progress, total):
     "A function to call with the work done since the last call; `progress` hears of it."
@@ -231,6 +246,8 @@ def upscale_picture(
     device='auto', # As in `upscale`
     threads:int|None=None, # As in `upscale`
     ensemble:bool=False, # As in `upscale`
+    strength:float=1., # As in `upscale`
+    consistent:bool=False, # As in `upscale`
     progress=False # As in `upscale`
 )->Picture: # With all that belonged to `pic`
     "Enlarge a `Picture`; `upscale` does it to anything."
@@ -244,13 +261,15 @@ def upscale_picture(
         scale = max(size[0]/w, size[1]/h)
     device = next(model.parameters()).device if isinstance(model, nn.Module) and device=='auto' else _device(device)
     half = _dtype(precision, device)
-    models = _models(model, scale, device, pic.format in ('JPEG','WEBP','AVIF')) if scale>1 else []
+    models = _models(model, scale, strength, device, pic.format in ('JPEG','WEBP','AVIF')) if scale>1 else []
     a,colours,hides,whole = _planes(pic)
     cast = torch.autocast(device.type, half) if half else nullcontext()
     work = [m.scale**(2*i) for i,m in enumerate(models)]
     with torch.inference_mode(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
-        for m,n in zip(models, work): a = _run(m, a, colours, hides, device, tile, ensemble, lambda part: step(part*n))
-    return replace(pic, a=whole(_final(a, size)))
+        b = a
+        for m,n in zip(models, work): b = _run(m, b, colours, hides, device, tile, ensemble, lambda part: step(part*n))
+    b = _final(b, size)
+    return replace(pic, a=whole(_consistent(a, b, colours, hides) if consistent else b))
 
 @contextmanager
 def _evaluating(models):
@@ -261,7 +280,7 @@ def _evaluating(models):
     finally:
         for o,training in was: o.training = training
 
-# %% ../nbs/05_engine.ipynb #58a593c8
+# %% ../nbs/05_engine.ipynb #9f257f89
 _ARRAY_MODES = {1:'L', 2:'LA', 3:'RGB', 4:'RGBA'}
 
 def _from_array(x):
@@ -299,11 +318,14 @@ def upscale(
     device:str|torch.device='auto', # 'auto': an accelerator if there is one; for a tensor or a network, where it is
     threads:int|None=None, # Processor cores to use; None: as torch is set
     ensemble:bool=False, # The mean over eight flips and turns: a little better, eight times the time
+    strength:float=1., # Of GAN weights: from 0, what they started from, to 1, all that they learned
+    consistent:bool=False, # Corrects the result until, downscaled, it is the picture again
     progress=False, # True: a bar; or a function of the part done, 0..1, called after each tile; what it raises stops the work
     max_pixels:int|None=MAX_PIXELS # Larger files are refused before they are decoded; None: never
 ): # The kind that came in
     "Enlarge a picture. Scales without a model of their own are made by the next larger one, or by several, and resampled."
-    kw = dict(scale=scale, model=model, size=size, tile=tile, precision=precision, device=device, threads=threads, ensemble=ensemble, progress=progress)
+    kw = dict(scale=scale, model=model, size=size, tile=tile, precision=precision, device=device, threads=threads, ensemble=ensemble, strength=strength,
+              consistent=consistent, progress=progress)
     if isinstance(img, np.ndarray): return _upscale_array(img, **kw)
     if isinstance(img, Tensor): return _upscale_tensor(img, **kw)
     if isinstance(img, Image.Image): pic = from_pil(img)
@@ -313,7 +335,7 @@ def upscale(
     if pic.a.dtype!=np.uint8 and pic.mode!='L': warnings.warn('PIL has no 16-bit colour: the result has 8 bits; `upscale_file` keeps all')
     return to_pil(upscale_picture(pic, **kw))
 
-# %% ../nbs/05_engine.ipynb #d9902065
+# %% ../nbs/05_engine.ipynb #ec300dd3
 def upscale_file(
     src:str|os.PathLike, # The picture to read
     dst:str|os.PathLike, # The file to write, in the format that its suffix names; folders are made as needed
@@ -329,6 +351,7 @@ def upscale_file(
     format_of(dst, pic.format)
     for note in pic.notes: warnings.warn(f"{src}: {note}")
     big = upscale_picture(pic, **kwargs)
+    del pic # the writer needs its memory
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_image(big, dst, quality)
     return big

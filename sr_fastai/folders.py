@@ -123,7 +123,7 @@ def _alone(out):
             Path(lock.name).unlink(missing_ok=True)
             lock.close()
 
-# %% ../nbs/06_folders.ipynb #e052f9fb
+# %% ../nbs/06_folders.ipynb #6fb63384
 @dataclass
 class Report:
     "What a run did."
@@ -180,12 +180,14 @@ def upscale_folder(
     size:tuple|None=None, # As in `upscale`
     model='auto', # As in `upscale`
     ensemble:bool=False, # As in `upscale`
+    strength:float=1., # As in `upscale`
+    consistent:bool=False, # As in `upscale`
     **kwargs # To `upscale_picture`: tile, precision, device, threads
 )->Report:
     "Enlarge all pictures of a folder. Bad ones are reported and the others done; what is done already is skipped."
     out = Path(out)
     jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale)
-    settings = _settings_hash(model, scale=scale, size=size, ensemble=ensemble, quality=quality)
+    settings = _settings_hash(model, scale=scale, size=size, ensemble=ensemble, strength=strength, consistent=consistent, quality=quality)
     out.mkdir(parents=True, exist_ok=True)
     report,last,bar = Report(),None,None
     if progress is True:
@@ -222,7 +224,7 @@ def upscale_folder(
                 elif pic is None: report.skipped.append(job.dst)
                 else:
                     report.notes += [(job.src,o) for o in pic.notes]
-                    try: big = upscale_picture(pic, scale, model, size=size, ensemble=ensemble, **kwargs)
+                    try: big = upscale_picture(pic, scale, model, size=size, ensemble=ensemble, strength=strength, consistent=consistent, **kwargs)
                     except Exception as e: failed(job, e)
                     else:
                         if last: settle()

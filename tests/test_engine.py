@@ -221,3 +221,38 @@ def test_cancelling_between_tiles(model):
         if part>.4: raise Enough
     with pytest.raises(Enough): upscale(noise(40, 40), model=model, tile=10, progress=progress)
     assert .4<seen[-1]<.6
+
+# --- quality on demand
+
+def test_consistent_gives_the_picture_back(model):
+    y = np.kron(np.random.default_rng(1).integers(40, 210, (6,6,3), dtype=np.uint8), np.ones((6,6,1), np.uint8))
+    for size in ((72,72),(90,101)):
+        errors = [np.abs(engine.resize(upscale(y, size=size, model=model, consistent=c), (36,36)).astype(int)-y) for c in (False,True)]
+        assert errors[1].mean()<.3<errors[0].mean() and errors[1].max()<=8 # a network 40 levels off
+
+def test_consistent_is_not_true_to_hidden_colours(model):
+    a = np.full((20,20,4), 200, np.uint8)
+    a[:,:10] = 0,255,0,0
+    y = upscale(a, model=model, consistent=True)
+    assert (y[y[...,3]>200][:,:3]==200).all()
+
+def test_strength(tmp_path):
+    a,b = wild(width=4, depth=1),Generator(width=4, depth=1)
+    p,x = save_weights(b, tmp_path/'g.safetensors', start=a),noise(9, 9)
+    for s,m in ((0,a),(1,b)): assert (upscale(x, model=p, strength=s)==upscale(x, model=m)).all()
+    with pytest.raises(ValueError, match='from 0 to 1'): upscale(x, model=p, strength=2)
+    with pytest.raises(ValueError, match='one strength'): upscale(x, model=a, strength=.5)
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform=='win32', reason='no resident set size')
+def test_memory_of_100_megapixels(tmp_path):
+    "25 megapixels in, 100 out, by a network as wide as the widest that is shipped: within 1.5 GB, all of torch included."
+    Image.fromarray(noise(100, 100)).resize((5000,5000)).save(tmp_path/'a.jpg')
+    code = """
+import resource, sys
+from sr_fastai.engine import upscale_file
+from sr_fastai.models import Generator
+upscale_file(sys.argv[1], sys.argv[2], model=Generator(width=64, depth=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"""
+    r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jpg'), str(tmp_path/'b.png')], capture_output=True, text=True, check=True)
+    assert float(r.stdout)<1500

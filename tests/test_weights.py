@@ -105,3 +105,10 @@ def test_registering_again_replaces(good, tmp_path):
     for _ in range(2): register_weights(good, 'a', tmp_path)
     assert len(registry(tmp_path))==1
     with pytest.raises(WeightsError, match='lacks data'): register_weights(save_weights(Generator(width=4, depth=1), tmp_path/'x.safetensors'), 'b', tmp_path)
+
+def test_a_start_that_does_not_fit(tmp_path):
+    with pytest.raises(WeightsError, match='another architecture'): save_weights(Generator(width=4, depth=1), tmp_path/'a.safetensors', start=Generator(width=4, depth=2))
+    g = Generator(width=4, depth=1)
+    sd = {**g.state_dict(), 'start.first.weight':torch.zeros(1)}
+    p = write(tmp_path/'b.safetensors', g.config, sd)
+    with pytest.raises(WeightsError, match='start does not fit'): load_weights(p, strength=.5)
