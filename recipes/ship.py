@@ -20,7 +20,8 @@ def main(
     licence:str='Apache-2.0' # Of the weights
 ):
     "Complete the card of trained weights and register them."
-    card = {**read_card(weights), 'data':data, 'hardware':hardware, 'weaknesses':weaknesses, 'licence':licence, 'figures':json.loads(figures.read_text())}
+    made = {k:v for k,v in read_card(weights).items() if k!='config'}
+    card = {**made, 'data':data, 'hardware':hardware, 'weaknesses':weaknesses, 'licence':licence, 'figures':json.loads(figures.read_text())}
     if commit: card['commit'] = commit
     with tempfile.TemporaryDirectory() as tmp:
         full = save_weights(load_weights(weights), Path(tmp)/'full.safetensors', card=card)

@@ -9,7 +9,7 @@ __all__ = ['sr_upscale']
 import argparse, logging, os, sys, time, warnings
 from pathlib import Path
 
-# %% ../nbs/15_cli.ipynb #7a084387
+# %% ../nbs/15_cli.ipynb #4963f2fd
 def _fail(prog, e):
     "Says what went wrong, in one line; the exit code."
     print(f"{prog}: {' '.join(str(e).split())}", file=sys.stderr)
@@ -36,6 +36,7 @@ def _parser():
     p.add_argument('--name', default='{stem}', help='names of the results of a folder: {stem}, {scale}, {suffix} ({stem})')
     p.add_argument('--format', help='suffix of the results of a folder, for instance png')
     p.add_argument('--overwrite', action='store_true', help='do what is done again, and replace files made by others')
+    p.add_argument('--reference', metavar='ORIGINAL', help='the original of one picture, of the size of the result: says how near the result comes, beside bicubic')
     p.add_argument('--dry-run', action='store_true', help='say what would be written, and stop')
     p.add_argument('-q', '--quality', type=int, help='1 to 100, for JPEG, WebP and AVIF (95, 95, 90)')
     p.add_argument('--ensemble', action='store_true', help='a little better, eight times the time')
@@ -48,7 +49,7 @@ def _parser():
     p.add_argument('--max-pixels', type=_megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
     return p
 
-# %% ../nbs/15_cli.ipynb #cdfa7a00
+# %% ../nbs/15_cli.ipynb #d2cae5e1
 def _beside(src, scale, size):
     "The name of the result when nobody gives one."
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
@@ -59,6 +60,21 @@ def _settings(args):
     return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile=args.tile or 'auto', precision=args.precision,
                 device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
 
+def _compared(src, out, original):
+    "How near the result `out` and a bicubic enlargement of `src` come to the original, as a line."
+    import numpy as np, torch
+    from PIL import Image, ImageOps
+    from sr_fastai.metrics import psnr, ssim
+    from sr_fastai.resample import resize
+    def pixels(p):
+        with Image.open(p) as im: return np.asarray(ImageOps.exif_transpose(im).convert('RGB'))
+    def batch(a): return torch.from_numpy(a.copy()).permute(2,0,1)[None]/255
+    small,big,hr = pixels(src),pixels(out),pixels(original)
+    if big.shape!=hr.shape: raise ValueError(f"{original} is {hr.shape[1]}x{hr.shape[0]}, but the result {out} is {big.shape[1]}x{big.shape[0]}: the original must be of that size")
+    border = round(hr.shape[0]/small.shape[0])
+    def near(a): return f"PSNR {psnr(batch(a), batch(hr), border=border).item():.2f} dB, SSIM {ssim(batch(a), batch(hr), border=border).item():.4f}"
+    return f"compared with {original}: {near(big)}; bicubic: {near(resize(small, hr.shape[:2]))}"
+
 def _one(src, out, args):
     "One picture; the exit code."
     if out.is_dir() or args.out and args.out.endswith(('/',os.sep)): out = out/_beside(src, args.scale, args.size).name
@@ -67,6 +83,7 @@ def _one(src, out, args):
     t = time.perf_counter()
     w,h = upscale_file(src, out, **_settings(args)).size
     print(f"{out}  {w}x{h}  {time.perf_counter()-t:.1f} s")
+    if args.reference: print(_compared(src, out, args.reference))
     return 0
 
 def _many(src, out, args):
@@ -95,6 +112,8 @@ def sr_upscale(
     try:
         # before torch, which takes seconds to import
         if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
+        if args.reference and src.is_dir(): raise ValueError("--reference is for one picture, not for a folder")
+        if args.reference and not Path(args.reference).exists(): raise FileNotFoundError(f"{args.reference}: no such file")
         logging.getLogger('tifffile').setLevel(logging.CRITICAL) # it lists every tag of a damaged file
         with warnings.catch_warnings():
             warnings.showwarning = lambda m,*_: print(f"sr_upscale: {m}", file=sys.stderr)

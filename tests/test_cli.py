@@ -57,6 +57,21 @@ def test_bad_input(capfd, tmp_path, photo, model):
     assert 'scale must be' in refused(capfd, photo, '-m', model, '-s', '0')
     assert sorted(tmp_path.rglob('*'))==before
 
+def test_reference(capfd, tmp_path, model):
+    "A nearest-neighbour net on a picture whose original is that: no error at all; bicubic has one."
+    a = np.random.default_rng(0).integers(0, 256, (20,30,3), dtype=np.uint8)
+    small,hr = tmp_path/'a.png',tmp_path/'hr.png'
+    Image.fromarray(a).save(small)
+    Image.fromarray(a.repeat(2, 0).repeat(2, 1)).save(hr)
+    net = Generator(width=4, depth=1)
+    net.last.weight.data.zero_()
+    nearest = save_weights(net, tmp_path/'nearest.safetensors')
+    assert sr_upscale([str(small), '--model', str(nearest), '--reference', str(hr)])==0
+    o = capfd.readouterr().out.splitlines()[1]
+    assert 'PSNR inf dB, SSIM 1.0000; bicubic: PSNR ' in o and float(o.split('bicubic: PSNR ')[1].split()[0])<30
+    assert '20x30' not in refused(capfd, small, '--reference', tmp_path/'none.png')
+    assert 'for one picture' in refused(capfd, tmp_path, '--reference', hr)
+
 def test_output_names(capfd, tmp_path, photo, model):
     def run(*args):
         assert sr_upscale([str(a) for a in (photo, '-m', model, *args)])==0
