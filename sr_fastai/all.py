@@ -1,5 +1,6 @@
 "For notebooks: all of fastai's vision and of sr_fastai. Import it last: fastai's own star import brings `typing.Generator`, which ours replaces."
 from fastai.vision.all import *
+from sr_fastai import degrade
 from sr_fastai.data import *
 from sr_fastai.engine import upscale
 from sr_fastai.learner import *
