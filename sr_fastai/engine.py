@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REACH', 'FILL', 'MOST_PIXELS', 'upscale_picture', 'upscale', 'upscale_file']
 
-# %% ../nbs/05_engine.ipynb #cd3ed122
+# %% ../nbs/05_engine.ipynb #4f2d1ac4
 import io, math, os, warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn, Tensor
 from torch.nn import functional as F
 from .imageio import MAX_PIXELS, ImageError, Picture, check_float, format_of, from_pil, read_image, to_pil, write_image
+from .ops import no_build
 from .resample import resize
 from .weights import load_weights, registry
 
@@ -217,7 +218,7 @@ def _models(model, scale, strength, device, lossy):
         one = _cached(model, next((s for s in scales if s>=scale), max(scales, default=None)), strength, None, device)
     return [one]*max(1, math.ceil(math.log(scale)/math.log(one.scale)-1e-9))
 
-# %% ../nbs/05_engine.ipynb #0f3354af
+# %% ../nbs/05_engine.ipynb #fa4f745d
 @contextmanager
 def _stepper(progress, total):
     "A function to call with the work done since the last call; `progress` hears of it."
@@ -265,7 +266,8 @@ def upscale_picture(
     a,colours,hides,whole = _planes(pic)
     cast = torch.autocast(device.type, half) if half else nullcontext()
     work = [m.scale**(2*i) for i,m in enumerate(models)]
-    with torch.inference_mode(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
+    # a finished build of the operator is used; nobody waits for a compiler here
+    with torch.inference_mode(), no_build(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
         b = a
         for m,n in zip(models, work): b = _run(m, b, colours, hides, device, tile, ensemble, lambda part: step(part*n))
     b = _final(b, size)

@@ -117,7 +117,7 @@ class ConvBlock(nn.Sequential):
         if norm not in ('batch','spectral',None): raise ValueError(f"ConvBlock: norm must be 'batch', 'spectral' or None, not {norm!r}")
         super().__init__(*_normed(conv3x3(n_in, n_out, stride), norm), nn.LeakyReLU(.2, inplace=True))
 
-# %% ../nbs/01_models.ipynb #01b70187
+# %% ../nbs/01_models.ipynb #87b34857
 class Discriminator(nn.Module):
     "Judges (N, 3, H, W) in 0..1, H and W from 1 up: (N, 1) logits, positive for real."
     def __init__(self,
@@ -145,3 +145,11 @@ class Discriminator(nn.Module):
         return dict(width=self.width, depth=self.depth, pool=self.pool, hidden=self.hidden, norm=self.norm)
 
     def forward(self, x:Tensor)->Tensor: return self.mlp(self.pool_to(self.blocks(x)))
+
+    # torch refuses to pickle a module with parametrizations, such as spectral normalisation
+    def __reduce__(self): return _restored,(type(self), self.config, self.state_dict(), self.training)
+
+def _restored(cls, config, state, training):
+    m = cls(**config).to(next(iter(state.values())).device)
+    m.load_state_dict(state)
+    return m.train(training)

@@ -265,7 +265,7 @@ def no_build():
     try: yield
     finally: _may_build.reset(token)
 
-# %% ../nbs/00_ops.ipynb #cacaae35
+# %% ../nbs/00_ops.ipynb #8c8d93a9
 _found,_lock = {},threading.RLock() # kind -> (native or torch, reason, whether a build was allowed)
 
 def _find(kind, build, again=False):
@@ -306,7 +306,6 @@ def _mode():
     if m not in ('auto','native','torch'): raise ValueError(f"SR_FASTAI_OPS must be 'auto', 'native' or 'torch', not {m!r}")
     return m
 
-@torch.compiler.assume_constant_result
 def _native(kind):
     "Whether to use the library for a kind of device; a tracing compiler takes the answer as a constant."
     mode = _mode()
@@ -314,6 +313,8 @@ def _native(kind):
     name,reason = _search(kind, _may_build.get())
     if name=='torch' and mode=='native': raise RuntimeError(f'SR_FASTAI_OPS=native, but pixel_shuffle_sigmoid has no native kernels on {kind}: {reason}')
     return name=='native'
+
+_native._dynamo_marked_constant = True # all that `torch.compiler.assume_constant_result` does, but that imports the compiler: 1.5 s for everybody
 
 def backend(
     device='cpu' # A torch device or its name

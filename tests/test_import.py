@@ -1,5 +1,5 @@
 "What an import may cost: upscaling needs neither fastai nor what it pulls in."
-import subprocess, sys
+import os, subprocess, sys
 import pytest
 
 HEAVY = 'fastai','pandas','matplotlib','spacy','sklearn','IPython','wandb','torchvision','tifffile','imagecodecs'
@@ -27,3 +27,15 @@ def test_only_upscale_is_lazy():
     import sr_fastai
     assert callable(sr_fastai.upscale)
     with pytest.raises(AttributeError, match='nonsense'): sr_fastai.nonsense
+
+def test_upscale_starts_no_compiler(tmp_path):
+    "With an empty cache `upscale` runs at once, on plain torch, and says nothing; a direct call of the operator would build."
+    code = '''
+import os, sys, numpy as np, sr_fastai
+from sr_fastai.models import Generator
+sr_fastai.upscale(np.zeros((8,8,3), np.uint8), model=Generator(width=4, depth=1))
+assert not [f for _,_,fs in os.walk(os.environ['XDG_CACHE_HOME']) for f in fs if f.endswith('.so')]
+assert 'torch._dynamo' not in sys.modules # 1.5 s of start-up
+'''
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, 'XDG_CACHE_HOME':str(tmp_path)})
+    assert (r.returncode, r.stderr)==(0, ''), r.stderr

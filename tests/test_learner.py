@@ -68,8 +68,9 @@ def test_2_validation_and_prediction_leave_the_nets_as_they_are(tmp_path):
     assert torch.equal(p1, p2)
     assert not learn.model.generator.training
 
-def test_3_export_after_fit(tmp_path):
-    learn = tiny_learner(tmp_path)
+@pytest.mark.parametrize('norm', ['batch','spectral'])
+def test_3_export_after_fit(tmp_path, norm):
+    learn = tiny_learner(tmp_path, norm=norm)
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     dls = learn.dls
     learn.export('learner.pkl')

@@ -12,6 +12,7 @@ root = Path(__file__).resolve().parent.parent
 class Directives(Preprocessor):
     "Drop cells that nbdev hides, and the directives of the others."
     def preprocess(self, nb, resources):
+        nb.metadata.language_info = dict(name='python') # of the code blocks
         nb.cells = [c for c in nb.cells if not re.search(r'^#\|\s*hide\s*$', c.source, re.M)]
         for c in nb.cells:
             if c.cell_type=='code':

@@ -8,7 +8,7 @@ def command(
 )->str:
     "The shell block of README.md that is marked `name`, without the lines that fetch the repository."
     readme = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
-    blocks = re.findall(r'^```sh\n# (\w+).*\n(.*?)^```', readme, re.M|re.S)
+    blocks = re.findall(r'^```sh\n# (\w+)[^\n]*\n(.*?)^```', readme, re.M|re.S)
     found = [body for mark,body in blocks if mark==name]
     if len(found)!=1: sys.exit(f'README.md has {len(found)} shell blocks marked `# {name}`, not one')
     return found[0]
