@@ -1,10 +1,9 @@
 #!/usr/bin/env python
 """Train a generator alone, on photographs, with a pixel loss: how the shipped PSNR weights were made.
 
-    python recipes/pretrain.py PHOTOS VALID --out runs/x2_l1
-    python recipes/pretrain.py PHOTOS VALID --out runs/x2_base --init runs/x2_l1/weights.safetensors --loss mse --patch 56 --bs 6 --batches 4000 --lr 3e-4 --seed 1
+    python recipes/pretrain.py PHOTOS VALID --out runs/x2_base --batches 20000
 
-Stop it at any time; the same command goes on from the last checkpoint, batch for batch."""
+A model card has the exact command of its weights. `--init` goes on from finished ones, with another loss or patch size. Stop it at any time; the same command goes on from the last checkpoint, batch for batch."""
 import json, math, subprocess, time
 from pathlib import Path
 import numpy as np, torch
