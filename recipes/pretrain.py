@@ -11,6 +11,7 @@ from PIL import Image
 from fastcore.script import call_parse
 from sr_fastai.files import atomic_path
 from sr_fastai.losses import PixelLoss
+from sr_fastai.metrics import psnr
 from sr_fastai.models import Generator
 from sr_fastai.resample import bicubic_down
 from sr_fastai.weights import load_weights, read_card, save_weights
@@ -43,17 +44,11 @@ def random_batch(pairs, scale, bs, patch, rng):
         lrs.append(lr); hrs.append(hr)
     return to_batch(lrs),to_batch(hrs)
 
-luma = torch.tensor([65.481,128.553,24.966]).view(1,3,1,1) # BT.601, for RGB in 0..1
-
 @torch.no_grad()
-def psnr_y(net, pairs):
-    "Mean PSNR in dB over `pairs`: output rounded to uint8, Y of BT.601, `scale` pixels of border off."
+def mean_psnr(net, pairs):
+    "Mean PSNR in dB over `pairs`, of Y without a border of `scale` pixels."
     net.eval()
-    s,res = net.scale,[]
-    for lr,hr in pairs:
-        pred = net(to_batch([lr])).mul(255).round().div(255)
-        err = ((pred-to_batch([hr]))*luma).sum(1)[:, s:-s, s:-s]
-        res.append(10*math.log10(255**2/err.square().mean().item()))
+    res = [psnr(net(to_batch([lr])), to_batch([hr]), border=net.scale).item() for lr,hr in pairs]
     net.train()
     return sum(res)/len(res)
 
@@ -106,7 +101,7 @@ def main(
         losses.append(err.item())
         if (step+1)%every==0 or step+1==batches:
             seconds += time.time()-tick
-            row = dict(step=step+1, loss=sum(losses)/len(losses), psnr_y=psnr_y(avg.module, valid_pairs), seconds=round(seconds))
+            row = dict(step=step+1, loss=sum(losses)/len(losses), psnr_y=mean_psnr(avg.module, valid_pairs), seconds=round(seconds))
             with atomic_path(ckpt) as tmp: torch.save({**{k:o.state_dict() for k,o in state.items()}, 'step':step+1, 'seconds':seconds}, tmp)
             with log.open('a') as f: f.write(json.dumps(row)+'\n')
             print(json.dumps(row), flush=True)
@@ -114,4 +109,4 @@ def main(
     commit = subprocess.run(['git','describe','--always','--dirty'], capture_output=True, text=True).stdout.strip()
     save_weights(avg.module.eval(), out/'weights.safetensors', card=dict(
         command=f'python recipes/pretrain.py PHOTOS VALID --scale {scale} --width {net.width} --depth {net.depth} --batches {batches} --bs {bs} --patch {patch} --loss {loss} --lr {lr} --warmup {warmup} --ema {ema} --seed {seed}',
-        init=read_card(init) if init else None, seed=seed, commit=commit, hours=round(seconds/3600, 2), psnr_y_valid=round(psnr_y(avg.module, valid_pairs), 3)))
+        init=read_card(init) if init else None, seed=seed, commit=commit, hours=round(seconds/3600, 2), psnr_y_valid=round(mean_psnr(avg.module, valid_pairs), 3)))
