@@ -10,7 +10,7 @@ import os, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-# %% ../nbs/01a_files.ipynb #814ba4ee
+# %% ../nbs/01a_files.ipynb #86d6c06b
 def reworded(
     e:OSError,
     message:str
@@ -29,6 +29,7 @@ def atomic_path(
     "Yields a temporary path beside `path`, which takes the place of `path` if the block ends well and vanishes if not."
     path = Path(os.path.realpath(path)) # a link stays a link, its target is replaced
     if path.is_dir(): raise IsADirectoryError(f"{path} is a folder; name the file to write")
+    if path.exists() and not path.is_file(): raise FileExistsError(f"{path} is not a regular file, so it is not replaced; name another") # root could replace /dev/null
     if not path.parent.is_dir(): raise FileNotFoundError(f"{path.parent} is no folder, so {path.name} can't be written there; make it first")
     try: fd,tmp = tempfile.mkstemp(PART, f'.{path.name[:100]}.', path.parent)
     except OSError as e: raise reworded(e, f"{path} can't be written: {e.strerror}") from e

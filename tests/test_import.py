@@ -20,7 +20,7 @@ from sr_fastai.models import Generator
 sr_fastai.upscale(np.zeros((8,8,3), np.uint8), model=Generator(width=4, depth=1))""")
     assert 'sr_fastai.engine' in ms and not ms & set(HEAVY)
 
-@pytest.mark.parametrize('room', ['ops','models','files','weights','imageio','resample','engine','cli'])
+@pytest.mark.parametrize('room', ['ops','models','files','weights','imageio','resample','engine','quality','cli'])
 def test_rooms_of_inference_are_light(room): assert not modules(f'import sr_fastai.{room}') & set(HEAVY)
 
 def test_only_upscale_is_lazy():

@@ -1,8 +1,9 @@
-"The project's own promises: notebooks, library and README in step, one direction of import, a recipe that survives being killed."
-import ast, json, os, re, subprocess, sys, time
+"The project's own promises: notebooks, library and README in step, one direction of import, recipes that train."
+import ast, json, re, subprocess, sys
 from pathlib import Path
-import pytest
-from safetensors.torch import load_file
+import pytest, torch
+from sr_fastai.train import TrainConfig, train
+from sr_fastai.weights import load_weights, registry
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -50,17 +51,22 @@ def test_star_import_is_ours_last():
     res = python('-W', 'ignore', '-c', 'from sr_fastai.all import *; import sr_fastai.models as m; assert Generator is m.Generator; untar_div2k, div2k_dataloaders, gan_learner, upscale, DataBlock, Learner')
     assert res.returncode==0, res.stderr
 
-def test_recipe_goes_on_after_a_kill_as_if_never_killed(tmp_path):
-    hr = root/'sr_fastai'/'assets'/'sample'/'DIV2K_train_HR'
-    def start(out): return subprocess.Popen([sys.executable, 'recipes/pretrain.py', hr, hr.with_name('DIV2K_valid_HR'), '--out', tmp_path/out, '--width', '8', '--depth', '1',
-                                             '--batches', '40', '--every', '10', '--bs', '2', '--patch', '16', '--warmup', '5'], cwd=root, env={**os.environ, 'OMP_NUM_THREADS':'1'})
-    assert start('whole').wait()==0
-    killed = start('killed')
-    deadline = time.time()+120
-    while not (tmp_path/'killed'/'log.jsonl').exists() and killed.poll() is None and time.time()<deadline: time.sleep(.01)
-    killed.kill()
-    assert killed.wait()!=0, 'it ended before it could be killed'
-    assert not (tmp_path/'killed'/'weights.safetensors').exists()
-    assert start('killed').wait()==0
-    a,b = (load_file(tmp_path/o/'weights.safetensors') for o in ('whole','killed'))
-    assert all((a[k]==b[k]).all() for k in a)
+recipes = sorted(p for p in (root/'recipes').glob('*_x?.yaml'))
+
+@pytest.mark.parametrize('recipe', recipes, ids=lambda p: p.stem)
+def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
+    "In little: the same nets, data and losses, but for LPIPS' network."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('WANDB_MODE', 'disabled')
+    scale = int(recipe.stem[-1])
+    whole = TrainConfig.from_yaml(recipe)
+    # weights that come later are trained from those that are there
+    known = [o['scale'] for o in registry() if o['name']==whole.init]
+    init_scale = None if whole.init is None or (whole.init_scale or scale) in known else known[0]
+    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, whole='psnr', monitor='whole_psnr',
+                              project=None, **(dict(init_scale=init_scale) if init_scale else {}))
+    train(c)
+    net = load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale)
+    if whole.init is None: return
+    assert (net.width,net.depth)==(48,8)
+    if whole.epochs: assert not torch.equal(load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale, strength=0).last.weight, net.last.weight)

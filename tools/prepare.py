@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """What a contributor runs before a commit: `python tools/prepare.py` exports, cleans, makes the README and tests; `--check` changes nothing and says whether all is in step."""
-import shutil, subprocess, sys, tempfile
+import os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from fastcore.script import call_parse
 
@@ -50,5 +50,6 @@ def main(
         print('notebooks are clean; library and README are in step with them')
     else: make(root)
     if not no_test:
+        os.environ['OMP_NUM_THREADS'] = '1' # notebooks and tests run side by side, on tiny nets: threads would only wait for each other
         run('nbdev_test')
-        run('pytest')
+        run('pytest', '-n', 'logical', '--maxprocesses', '4')
