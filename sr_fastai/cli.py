@@ -8,22 +8,17 @@ __all__ = ['sr_upscale']
 # %% ../nbs/15_cli.ipynb #4c4d53c7
 import argparse, logging, os, sys, time, warnings
 from pathlib import Path
+from .commands import run_command
 
-# %% ../nbs/15_cli.ipynb #4963f2fd
-def _fail(prog, e):
-    "Says what went wrong, in one line; the exit code."
-    print(f"{prog}: {' '.join(str(e).split())}", file=sys.stderr)
-    return 2
-
+# %% ../nbs/15_cli.ipynb #3dcb56b3
 def _size(s):
     try: w,h = (int(o) for o in s.lower().split('x'))
     except ValueError: raise argparse.ArgumentTypeError(f"{s!r} is no size; write for example 1920x1080") from None
     return w,h
 
 def _megapixels(s):
-    try: n = float(s)
-    except ValueError: raise argparse.ArgumentTypeError(f"{s!r} is no number of megapixels") from None
-    return int(n*1e6) or None
+    try: return int(float(s)*1e6) or None
+    except (ValueError,OverflowError): raise argparse.ArgumentTypeError(f"{s!r} is no number of megapixels") from None
 
 def _parser():
     p = argparse.ArgumentParser('sr_upscale', description='Enlarge a picture, or all pictures of a folder.')
@@ -46,10 +41,11 @@ def _parser():
     p.add_argument('--precision', default='auto', choices=('auto','fp32','bf16','fp16'), help='number format to compute in (auto)')
     p.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps, xpu (auto)')
     p.add_argument('--threads', type=int, help='processor cores to use')
+    p.add_argument('--ray', metavar='ADDRESS', help='spread a folder over a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto')
     p.add_argument('--max-pixels', type=_megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
     return p
 
-# %% ../nbs/15_cli.ipynb #d2cae5e1
+# %% ../nbs/15_cli.ipynb #b2408437
 def _beside(src, scale, size):
     "The name of the result when nobody gives one."
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
@@ -57,7 +53,7 @@ def _beside(src, scale, size):
 
 def _settings(args):
     "The arguments that `upscale_file` and `upscale_folder` share."
-    return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile=args.tile or 'auto', precision=args.precision,
+    return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile='auto' if args.tile is None else args.tile, precision=args.precision,
                 device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
 
 def _compared(src, out, original):
@@ -93,7 +89,11 @@ def _many(src, out, args):
     if args.dry_run:
         for j in plan(src, out, scale=args.scale, **names): print(f"{j.src} -> {j.dst}")
         return 0
-    r = upscale_folder(src, out, overwrite=args.overwrite, **names, **_settings(args))
+    settings = dict(overwrite=args.overwrite, **names, **_settings(args))
+    if args.ray:
+        from sr_fastai.cluster import upscale_on_ray
+        r = upscale_on_ray(src, out, args.ray, **settings)
+    else: r = upscale_folder(src, out, **settings)
     for p,note in r.notes: print(f"sr_upscale: {p}: {note}", file=sys.stderr)
     for _,why in r.failed: print(f"sr_upscale: {why}", file=sys.stderr)
     if r.stopped: print(f"sr_upscale: stopped: {r.stopped}; the same command goes on from here", file=sys.stderr)
@@ -108,21 +108,21 @@ def sr_upscale(
     for f in (sys.stdout,sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # names of files that the terminal can't show
     src = Path(args.src)
-    out = Path(args.out) if args.out else _beside(src, args.scale, args.size)
-    try:
+    def work():
         # before torch, which takes seconds to import
         if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
+        if not args.src or not src.name and not args.out: raise ValueError(f"{args.src or 'an empty name'} has no name to make another of; say where to write (--out)")
+        out = Path(args.out) if args.out else _beside(src, args.scale, args.size)
+        if not src.is_dir() and (args.recursive or args.format or args.name!='{stem}'): raise ValueError("--recursive, --name and --format are for a folder, not for one picture; --out names its result")
         if args.reference and src.is_dir(): raise ValueError("--reference is for one picture, not for a folder")
+        if args.ray and not src.is_dir(): raise ValueError("--ray is for a folder, not for one picture")
         if args.reference and not Path(args.reference).exists(): raise FileNotFoundError(f"{args.reference}: no such file")
         logging.getLogger('tifffile').setLevel(logging.CRITICAL) # it lists every tag of a damaged file
         with warnings.catch_warnings():
             warnings.showwarning = lambda m,*_: print(f"sr_upscale: {m}", file=sys.stderr)
             warnings.filterwarnings('ignore', module='PIL')
             return (_many if src.is_dir() else _one)(src, out, args)
-    except (OSError,ValueError,MemoryError) as e: return _fail('sr_upscale', e)
-    except KeyboardInterrupt:
-        print('sr_upscale: stopped; nothing is half-written'+('; the same command goes on from here' if src.is_dir() else ''), file=sys.stderr)
-        return 130
+    return run_command('sr_upscale', work, 'nothing is half-written'+('; the same command goes on from here' if src.is_dir() else ''))
 
 # %% ../nbs/15_cli.ipynb #96d64d16
 #| eval: false

@@ -394,6 +394,7 @@ def encode_image(
     w,h = pic.size
     most = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535).get(fmt)
     if most and max(w,h)>most: raise ImageError(f"{name}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
+    if quality is not None and not 1<=quality<=100: raise ImageError(f"{name}: quality must be from 1 to 100, not {quality}")
     pic = _fit(pic, fmt)
     if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
     elif fmt=='TIFF': _write_tiff(f, pic)

@@ -33,9 +33,25 @@ def test_process_fails_in_one_sentence(tmp_path):
     r = process(tmp_path/'none.jpg')
     assert (r.returncode, r.stdout, r.stderr)==(2, '', f"sr_upscale: {tmp_path/'none.jpg'}: no such file or folder\n")
 
+@pytest.mark.parametrize('quality', [0,101,-3])
+def test_a_quality_that_no_format_knows(photo, model, capfd, quality):
+    assert 'quality must be from 1 to 100' in refused(capfd, photo, '--model', model, '-q', quality)
+    assert not photo.with_name('photo_x2.jpg').exists()
+
+@pytest.mark.parametrize('n', ['nan','inf','many'])
+def test_a_limit_that_is_no_number(photo, capfd, n):
+    with pytest.raises(SystemExit) as e: sr_upscale([str(photo), '--max-pixels', n])
+    assert e.value.code==2 and f"'{n}' is no number of megapixels" in capfd.readouterr().err
+
 def test_help_and_missing_file_need_no_torch(tmp_path):
     code = "import sys; from sr_fastai.cli import sr_upscale; sr_upscale([sys.argv[1]]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, '-c', code, str(tmp_path/'none.jpg')], check=True, capture_output=True, timeout=60)
+
+def test_the_start_costs_no_compiler(photo, model):
+    "Loading weights once drew random values on the meta device, for which torch imports its compiler: 3 s."
+    code = "import sys; from sr_fastai.cli import sr_upscale; assert sr_upscale(sys.argv[1:])==0; assert not {'torch._dynamo','sympy','tifffile','imagecodecs','fastai'} & {*sys.modules}"
+    r = subprocess.run([sys.executable, '-c', code, str(photo), '-m', str(model)], capture_output=True, text=True, timeout=60)
+    assert r.returncode==0, r.stderr
 
 def test_bad_input(capfd, tmp_path, photo, model):
     (tmp_path/'text.png').write_text('Dear diary')
@@ -54,6 +70,10 @@ def test_bad_input(capfd, tmp_path, photo, model):
     assert 'is the picture itself' in refused(capfd, photo, '-m', model, '-o', photo)
     assert '--max-pixels' in refused(capfd, photo, '-m', model, '--max-pixels', '0.001')
     assert 'nowhere' in refused(capfd, photo, '-m', model, '--device', 'nowhere')
+    assert 'tile must be' in refused(capfd, photo, '-m', model, '--tile', '0')
+    assert 'say where to write' in refused(capfd, '')
+    assert 'for a folder' in refused(capfd, photo, '--format', 'webp')
+    assert "can't be made a folder" in refused(capfd, tmp_path, '-o', photo, '-m', model)
     assert 'scale must be' in refused(capfd, photo, '-m', model, '-s', '0')
     assert sorted(tmp_path.rglob('*'))==before
 

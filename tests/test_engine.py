@@ -73,6 +73,37 @@ def test_ensemble_commutes_with_flips_and_turns(model):
     for t in (lambda o: o[::-1], lambda o: o[:,::-1], lambda o: o.swapaxes(0, 1)):
         assert np.abs(upscale(np.ascontiguousarray(t(a)), model=model, ensemble=True, precision='fp32')-t(y)).max()<1e-5
 
+@pytest.mark.parametrize('batch', [2,5,64])
+def test_batches_of_tiles_equal_single_ones(model, batch):
+    for c in (1,3,4):
+        a,sizes = noise(50, 61, c),[]
+        class Seen(Generator):
+            def subpixels(self, x): return sizes.append(len(x)) or super().subpixels(x)
+        g = Seen(**model.config).eval()
+        g.load_state_dict(model.state_dict())
+        assert same(upscale(a, model=g, tile=12, batch=batch), upscale(a, model=model, tile=12, batch=1))
+        assert max(sizes)>1 and max(sizes)<=batch*(1+(c==4))
+
+def test_results_that_arrive_later_go_to_their_place(model, monkeypatch):
+    "As on CUDA, where the next batch is started before the last one is fetched."
+    fetched,real = [],engine.deque
+    class Late(real):
+        def __len__(self): return 0 if super().__len__()<3 else 1
+        def popleft(self): return fetched.append(super().__len__()) or super().popleft()
+    monkeypatch.setattr(engine, 'deque', Late)
+    a = noise(50, 61)
+    y = upscale(a, model=model, tile=12)
+    monkeypatch.undo()
+    assert fetched and min(fetched)==3 and (y==upscale(a, model=model, tile=12)).all()
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('kw', [{}, dict(tile=64), dict(tile=64, batch=4)])
+def test_cuda_equals_the_processor(kw):
+    torch.manual_seed(42)
+    g,a = Generator(width=16, depth=4).eval(),noise(300, 420)
+    y,want = (upscale(a, model=g, device=d, precision='fp32', **kw).astype(int) for d in ('cuda','cpu'))
+    assert abs(y-want).max()<=1 and (y!=want).mean()<1e-2
+
 # --- memory
 
 class Hungry(torch.nn.Module):
@@ -95,6 +126,36 @@ def test_out_of_memory_halves_the_tile(error):
     assert parts==sorted(parts) and abs(parts[-1]-1)<1e-6 and len(parts)>80
     # it learns: few tiles were tried in vain
     assert sum(h*w>40*40 for h,w in m.sizes)<=2
+
+def test_out_of_memory_halves_the_batch_first():
+    class Batched(Hungry):
+        def forward(self, x):
+            if x.shape[-1]>8: self.sizes.append(len(x))
+            if len(x)>3: raise self.error
+            return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    m,a = Batched(0, MemoryError()),noise(60, 60)
+    assert (upscale(a, model=m, tile=10, batch=16)==a.repeat(2, 0).repeat(2, 1)).all()
+    assert [o for o in m.sizes if o>3]==[16,8,4] and 2 in m.sizes
+
+def test_tiles_fit_the_memory_at_hand(model, monkeypatch):
+    a,free = noise(300, 300),engine._free_memory(torch.device('cpu'))
+    assert 2**20<free
+    parts = []
+    for memory in (free,2**27,0):
+        monkeypatch.setattr(engine, '_free_memory', lambda device: memory)
+        n = []
+        upscale(a, model=model, progress=n.append)
+        parts.append(len(n))
+    assert parts[0]==1<parts[1]<parts[2]
+
+def test_memory_within_a_container(monkeypatch):
+    "The kernel tells of the machine; a container may have less."
+    files = {'/proc/meminfo':'MemTotal: 9 kB\nMemAvailable:   1000 kB\n', '/sys/fs/cgroup/memory.max':'700000', '/sys/fs/cgroup/memory.current':'200000'}
+    monkeypatch.setattr(engine.Path, 'read_text', lambda p: files[p.as_posix()])
+    cpu = torch.device('cpu')
+    assert engine._free_memory(cpu)==500000
+    files['/sys/fs/cgroup/memory.max'] = 'max'
+    assert engine._free_memory(cpu)==1024000
 
 def test_out_of_memory_for_good_is_said():
     with pytest.raises(MemoryError): upscale(noise(40, 40), model=Hungry(10, MemoryError()))
@@ -230,6 +291,24 @@ def test_consistent_gives_the_picture_back(model):
         errors = [np.abs(engine.resize(upscale(y, size=size, model=model, consistent=c), (36,36)).astype(int)-y) for c in (False,True)]
         assert errors[1].mean()<.3<errors[0].mean() and errors[1].max()<=8 # a network 40 levels off
 
+@pytest.mark.parametrize('size', [(200,160),(231,190),(101,90)])
+def test_consistent_tiles_do_not_show(size):
+    "It is made tile by tile, in place."
+    a = noise(80, 100)
+    z = engine.resize(a, size[::-1])
+    kw = dict(colours=3, hides=False, device=torch.device('cpu'))
+    whole,tiled = (engine._consistent(a, z.copy(), side=n, **kw) for n in (1000,32))
+    assert same(tiled, whole) and (tiled!=z).any()
+
+def test_consistent_needs_room(model):
+    with pytest.raises(ValueError, match='at least as large'): upscale(noise(20, 20), .5, model, consistent=True)
+    a = noise(20, 20)
+    assert (upscale(a, 1, model, consistent=True)==a).all()
+
+def test_consistent_of_flat_and_deep_pictures(model):
+    for a in (np.full((20,20,3), 255, np.uint8), np.full((20,20,3), 12345, np.uint16), np.full((20,20,3), .7, np.float32)):
+        assert (upscale(a, model=model, consistent=True)==a[0,0,0]).all()
+
 def test_consistent_is_not_true_to_hidden_colours(model):
     a = np.full((20,20,4), 200, np.uint8)
     a[:,:10] = 0,255,0,0
@@ -243,16 +322,75 @@ def test_strength(tmp_path):
     with pytest.raises(ValueError, match='from 0 to 1'): upscale(x, model=p, strength=2)
     with pytest.raises(ValueError, match='one strength'): upscale(x, model=a, strength=.5)
 
+# --- scales
+
+def test_passes_by_shipped_scales(tmp_path, monkeypatch):
+    "The fewest passes; with x2 and x4 weights, x4 is one."
+    from sr_fastai import weights
+    for s in (2,4): weights.register_weights(save_weights(wild(scale=s, width=4, depth=1), tmp_path/f'w{s}.safetensors', dict.fromkeys(weights.CARD_KEYS, {})), 'base', tmp_path/'shipped')
+    monkeypatch.setattr(engine, 'registry', lambda: weights.registry(tmp_path/'shipped'))
+    monkeypatch.setattr(engine, 'load_weights', lambda *args: weights.load_weights(*args, folder=tmp_path/'shipped'))
+    engine._cached.cache_clear()
+    try:
+        for scale,want in ((1.5,[2]), (2,[2]), (3,[4]), (4,[4]), (8,[2,4]), (20,[2,4,4])):
+            assert [m.scale for m in engine._models('auto', scale, 1., torch.device('cpu'), False)]==want
+        a = noise(9, 11)
+        assert (upscale(a, 4)==upscale(a, 4, tmp_path/'w4.safetensors')).all()
+        assert upscale(a, 3).shape==(27,33,3) and upscale(a, size=(23,19)).shape==(19,23,3)
+    finally: engine._cached.cache_clear()
+
+def test_two_passes_are_one_after_the_other(model):
+    a = noise(9, 11)
+    assert (upscale(a, 4, model)==upscale(upscale(a, 2, model), 2, model)).all()
+    assert (upscale(a, 3, model)==engine.resize(upscale(a, 4, model), (27,33))).all()
+
+def test_a_few_pixels_more_take_no_second_pass(model):
+    a = noise(40, 50)
+    assert (upscale(a, size=(102,80), model=model)==engine.resize(upscale(a, model=model), (80,102))).all()
+
+# --- odd arguments
+
+@pytest.mark.parametrize('kw,says', [(dict(scale=float('nan')),'scale must'), (dict(scale='2'),'scale must'), (dict(scale=65),'scale must'), (dict(size=7),'size must'), (dict(size=(10.5,10)),'size must'),
+    (dict(size=(0,9)),'size must'), (dict(size=(10**6,9)),'at most 64 times'), (dict(tile=True),'tile must'), (dict(tile='big'),'tile must'), (dict(batch=0),'batch must'), (dict(batch=2.),'batch must'),
+    (dict(threads=0),'threads must'), (dict(threads=-1),'threads must'), (dict(model=None),'model must'), (dict(model=torch.nn.Identity()),'has to say how many times'), (dict(device='nonsense'),"can't be used"), (dict(model=''),'no weights are called')])
+def test_odd_arguments_are_refused_in_a_sentence(model, kw, says):
+    with pytest.raises((ValueError,TypeError), match=says) as e: upscale(noise(10, 10), **(dict(model=model)|kw))
+    assert '\n' not in str(e.value)
+
+def test_numpy_numbers_are_numbers(model):
+    a = noise(10, 12)
+    assert upscale(a, np.float32(2), model, tile=np.int64(5)).shape==upscale(a, size=tuple(np.array([24,20])), model=model).shape==(20,24,3)
+
+@pytest.mark.parametrize('mk', [lambda a: a[::-1,::-1], lambda a: np.asfortranarray(a), lambda a: a[::2,::2]])
+def test_any_strides(model, mk):
+    a = mk(noise(20, 24))
+    assert (upscale(a, model=model)==upscale(a.copy(), model=model)).all()
+
+def test_other_byte_orders(model):
+    a = noise(8, 9, 3, np.uint16)
+    y = upscale(a.astype('>u2'), model=model)
+    assert (y==upscale(a, model=model)).all() and upscale((a/65535).astype('>f4'), model=model).shape==(16,18,3)
+
+def test_an_empty_batch_is_refused(model):
+    with pytest.raises(ImageError, match='no pictures'): upscale(torch.zeros(0,3,8,8), model=model)
+
+def test_networks_in_half_types(model):
+    import copy
+    g,a = Generator(width=8, depth=1).eval(),noise(12, 12)
+    want = upscale(a, model=g, precision='fp32').astype(int)
+    for t in (torch.bfloat16,torch.float16): assert np.abs(upscale(a, model=copy.deepcopy(g).to(t), precision='fp32')-want).max()<=3
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform=='win32', reason='no resident set size')
-def test_memory_of_100_megapixels(tmp_path):
+@pytest.mark.parametrize('consistent', [False,True])
+def test_memory_of_100_megapixels(tmp_path, consistent):
     "25 megapixels in, 100 out, by a network as wide as the widest that is shipped: within 1.5 GB, all of torch included."
     Image.fromarray(noise(100, 100)).resize((5000,5000)).save(tmp_path/'a.jpg')
     code = """
 import resource, sys
 from sr_fastai.engine import upscale_file
 from sr_fastai.models import Generator
-upscale_file(sys.argv[1], sys.argv[2], model=Generator(width=64, depth=1))
+upscale_file(sys.argv[1], sys.argv[2], model=Generator(width=64, depth=1), consistent=sys.argv[3]=='True')
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"""
-    r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jpg'), str(tmp_path/'b.png')], capture_output=True, text=True, check=True)
+    r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jpg'), str(tmp_path/'b.png'), str(consistent)], capture_output=True, text=True, check=True)
     assert float(r.stdout)<1500

@@ -150,6 +150,15 @@ def test_hidden_files_and_others_are_left_alone(src, model, tmp_path):
     (src/'.hidden.png').write_text('x'); (src/'notes.txt').write_text('x'); (src/'.git').mkdir(); (src/'.git'/'a.png').write_text('x')
     assert len(plan(src, tmp_path/'out', recursive=True))==5
 
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='no named pipes')
+def test_what_only_has_the_name_of_a_picture(src, model, tmp_path):
+    "A pipe once kept the run waiting for ever."
+    os.mkfifo(src/'pipe.png')
+    (src/'folder.png').mkdir()
+    (src/'broken.png').symlink_to('nowhere')
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert len(r.done)==5 and r.failed==[(src/'broken.png', f"{src/'broken.png'} can't be read: No such file or directory"), (src/'pipe.png', f"{src/'pipe.png'} is not a regular file")]
+
 def test_a_defect_in_one_does_not_end_the_run(src, model, tmp_path, monkeypatch):
     real = folders.upscale_picture
     def broken(pic, *a, **k):
