@@ -6,7 +6,7 @@
 __all__ = ['serious', 'exts', 'Finding', 'check_images', 'sr_data']
 
 # %% ../nbs/08a_check.ipynb #c2ba08e0
-import argparse, sys
+import argparse
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from fastai.data.external import fastai_path
 from fastcore.basics import num_cpus
 from tqdm import tqdm
 from .cache import PixelCache, read_rgb
+from .commands import run_command
 from .div2k import TRACKS, div2k_folders, div2k_hr, untar_div2k
 from .resample import resize
 
@@ -160,19 +161,11 @@ def _cache(args):
         if args.clear: c.clear()
     return 0
 
+def _get(args): print(untar_div2k(args.scale, args.track, args.sample))
+
 def sr_data(
     argv:list|None=None # Arguments; None: the command line's
 )->int: # Exit code: 0 all well, 1 `check` found what spoils a training, 2 bad input, 130 interrupted
     "Check a folder, fetch DIV2K, see to the cache."
     args = _parser().parse_args(argv)
-    try:
-        if args.what=='check': return _check(args)
-        if args.what=='cache': return _cache(args)
-        print(untar_div2k(args.scale, args.track, args.sample))
-        return 0
-    except (OSError,ValueError) as e:
-        print(f'sr_data: {" ".join(str(e).split())}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('sr_data: stopped; the same command goes on from here', file=sys.stderr)
-        return 130
+    return run_command('sr_data', lambda: dict(check=_check, cache=_cache, get=_get)[args.what](args), 'the same command goes on from here')

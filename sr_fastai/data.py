@@ -175,7 +175,7 @@ class CutBlur(ItemTransform):
             big = out
         return TensorLR(big),hr
 
-# %% ../nbs/08_data.ipynb #932c8717
+# %% ../nbs/08_data.ipynb #cb59c996
 class PairDL(TfmdDL):
     "A `TfmdDL` for (LR, HR) that decodes images once and cuts whole batches from their pixels."
     def __init__(self,
@@ -221,6 +221,7 @@ class PairDL(TfmdDL):
             if not ok: raise ValueError(f'none of the {len(items)} pairs can be read')
             dataset = Datasets(tls=L(tl._new(L(items)[ok], split_idx=tl.split_idx) for tl in tls), n_inp=dataset.n_inp)
             sides = [[side[i] for i in ok] for side in sides]
+        self.fingerprint = hashlib.sha256(''.join(self.store.entries[k]['sha256'] for side in sides for k,*_ in side).encode()).hexdigest()[:16]
         self.pairs = [tuple((self.store.entries[s[0]]['at'],tuple(self.store.entries[s[0]]['shape']),s[1]) for s in p) for p in zip(*sides)]
         return dataset
 
@@ -295,7 +296,7 @@ def _cache_name(files):
     while root.name.startswith(('DIV2K_','X')): root = root.parent # HR is shared by all scales and tracks
     return f'{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}'
 
-# %% ../nbs/08_data.ipynb #986b46b3
+# %% ../nbs/08_data.ipynb #09e8b178
 def _show_row(imgs, titles, ctxs):
     for img,title,ctx in zip(imgs, titles, ctxs): show_image(img.float().clamp(0,1), ctx=ctx, title=title, interpolation='nearest')
 
@@ -308,14 +309,48 @@ def show_batch(x:TensorLR, y:TensorHR, samples, ctxs=None, max_n=6, nrows=None, 
     for i,(lr,hr) in enumerate(samples[:n]): _show_row((lr,hr), (f'LR {_size(lr)}',f'HR {_size(hr)}'), ctxs[2*i:])
     return ctxs
 
+def _pixel_axes(n, h, w):
+    "Axes of `n` rows of three, with room for a title, in which an image of `h` x `w` is drawn pixel for pixel, a small one's as squares."
+    dpi = plt.rcParams['figure.dpi']
+    k,gap,title = max(1, round(320/max(h, w))),8,round(.3*dpi)
+    W,H = 3*(w*k+gap),n*(h*k+gap+title)
+    fig = plt.figure(figsize=(W/dpi,H/dpi))
+    return [fig.add_axes([j*(w*k+gap)/W, 1-((i+1)*(h*k+title)+i*gap)/H, w*k/W, h*k/H]) for i in range(n) for j in range(3)]
+
+def _most_edges(x, n):
+    "Top and left of the square of `n` pixels in (3, H, W) in which neighbours differ most."
+    y = x.mean(0)
+    e = ((y[1:,:-1]-y[:-1,:-1]).abs() + (y[:-1,1:]-y[:-1,:-1]).abs())[None,None]
+    e = F.avg_pool2d(e, n-1, stride=(step := max(1, n//4)))[0,0]
+    return tuple(o.item()*step for o in np.unravel_index(e.argmax().item(), e.shape))
+
+def _inset(ax, img, t, l, n, zoom):
+    h,w = img.shape[-2:]
+    # in the corner that is farthest from what it shows
+    x,y = (float(o+n/2<side/2) for o,side in ((l,w),(t,h)))
+    fw,fh = n*zoom/w,n*zoom/h
+    sub = ax.inset_axes([x*(1-fw), (1-y)*(1-fh), fw, fh])
+    show_image(img[:,t:t+n,l:l+n], ctx=sub, interpolation='nearest')
+    sub.set(xticks=[], yticks=[])
+    sub.axis('on')
+    for o in sub.spines.values(): o.set(color='red', linewidth=1.5)
+    ax.add_patch(plt.Rectangle((l-.5,t-.5), n, n, fill=False, ec='red', lw=1.5))
+
 @dispatch
-def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figsize=None, **kwargs):
+def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figsize=None, zoom=3, **kwargs):
+    # zoom: how many times its corner enlarges a part of the picture; 0 leaves the corner out
     n = min(len(samples), max_n)
-    if ctxs is None: ctxs = get_grid(3*n, nrows=n, ncols=3, figsize=figsize or (10,10/3*n))
+    if ctxs is None: ctxs = get_grid(3*n, nrows=n, ncols=3, figsize=figsize) if figsize else _pixel_axes(n, *y.shape[-2:])
     for i,((lr,hr),(sr,)) in enumerate(zip(samples[:n], outs)):
-        a,b = (torch.as_tensor(o).as_subclass(Tensor)[None] for o in (sr,hr))
-        db = psnr(a, b, border=hr.shape[-1]//lr.shape[-1]).item()
-        _show_row((lr,sr,hr), (f'LR {_size(lr)}',f'SR {db:.2f} dB',f'HR {_size(hr)}'), ctxs[3*i:])
+        lr,sr,hr = (torch.as_tensor(o).as_subclass(Tensor).float() for o in (lr,sr,hr))
+        scale = hr.shape[-1]//lr.shape[-1]
+        db = psnr(sr[None], hr[None], border=scale).item()
+        imgs = [o.clamp(0,1) for o in (lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2),sr,hr)]
+        _show_row(imgs, (f'LR {_size(lr)}',f'SR {db:.2f} dB',f'HR {_size(hr)}'), ctxs[3*i:])
+        side = round(.42*min(hr.shape[1:])/zoom) if zoom else 0
+        if side>1:
+            at = _most_edges(hr, side)
+            for img,ax in zip(imgs, ctxs[3*i:]): _inset(ax, img, *at, side, zoom)
     return ctxs
 
 # %% ../nbs/08_data.ipynb #10a5090f
@@ -358,7 +393,7 @@ def div2k_dataloaders(
     else: how,dblock = track,dict(get_items=_div2k_all_hr, **dblock)
     return _pair_dataloaders(how, fresh, path, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
-# %% ../nbs/08_data.ipynb #62961e5b
+# %% ../nbs/08_data.ipynb #1c9c8290
 @delegates(PairDL.__init__, but=['dataset'])
 def sr_dataloaders(
     path_hr:Path, # Folder of photographs, searched with its subfolders
@@ -367,6 +402,7 @@ def sr_dataloaders(
     size:int=128, # Side of the LR crop, in pixels
     bs:int=6, # Pairs in a batch
     how:callable=None, # Makes LR: a `Degrade`, or a function from (H, W, 3) uint8 to the same, smaller; None is `bicubic_down` by `scale`
+    valid:Path|None=None, # Folder of photographs for validation, in place of a share of `path_hr`
     valid_pct:float=.1, # Share of the photographs kept for validation, at least one, chosen by `split_seed`
     split_seed:int=42, # The split does not change between runs
     crops:int=16, # Samples taken from each image per epoch
@@ -378,6 +414,9 @@ def sr_dataloaders(
 )->DataLoaders: # As of `div2k_dataloaders`
     "Pairs of your own photographs."
     dblock = dict(get_items=partial(_photos, least=2), splitter=partial(_random_split, valid_pct=valid_pct, seed=split_seed))
+    if valid is not None:
+        if path_lr is not None: raise ValueError('sr_dataloaders: valid is for photographs whose LR is made of them; with path_lr, use valid_pct')
+        dblock = dict(get_items=partial(_both, valid=Path(valid)), splitter=FuncSplitter(partial(_below, folder=Path(valid))))
     if path_lr is not None: how,dblock['get_x'] = None,partial(_lr_of, path_hr=Path(path_hr), path_lr=Path(path_lr), scale=scale)
     elif how is None: how = partial(bicubic_down, scale=scale)
     return _pair_dataloaders(how, fresh, path_hr, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
@@ -385,8 +424,11 @@ def sr_dataloaders(
 def _photos(path, least):
     if not Path(path).is_dir(): raise FileNotFoundError(f'{path} is not a folder')
     fs = L(sorted(get_image_files(path)))
-    if len(fs)<least: raise FileNotFoundError(f'{path} has {len(fs)} image files, and training and validation need one each: give a folder of photographs')
+    if len(fs)<least: raise FileNotFoundError(f'{path} has {len(fs)} image files, fewer than {least}: give a folder of photographs')
     return fs
+
+def _both(path, valid): return (_photos(path, least=1) + _photos(valid, least=1)).unique()
+def _below(f, folder): return folder in f.parents
 
 def _random_split(items, valid_pct, seed):
     n = max(1, int(valid_pct*len(items))) # at least one for validation

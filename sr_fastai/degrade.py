@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['steps', 'Step', 'Filter', 'GaussianBlur', 'MotionBlur', 'Shift', 'Bicubic', 'Decimate', 'GaussianNoise',
-           'PoissonNoise', 'Jpeg', 'redo', 'Degrade', 'bicubic', 'unknown', 'mild', 'difficult', 'wild', 'photo',
-           'seed_of', 'degrade_folder']
+           'PoissonNoise', 'Jpeg', 'redo', 'Sometimes', 'Degrade', 'bicubic', 'unknown', 'mild', 'difficult', 'wild',
+           'photo', 'seed_of', 'degrade_folder']
 
 # %% ../nbs/07_degrade.ipynb #09c6b82d
 import hashlib, io, json, math
@@ -197,10 +197,26 @@ def redo(
         if step is not Decimate: x = step.apply(x, **r)
     return _to_uint8(x if k is None else _filter(x, *k))
 
+class Sometimes:
+    "A step that only a share of the samples goes through: a network has to see good pictures too, to leave them alone."
+    def __init__(self,
+        step:Step, # A step that keeps the size
+        p:float=.5 # Share of the samples that it is made of
+    ): store_attr()
+
+    @property
+    def noisy(self): return self.step.noisy
+
+    def draw(self, rng):
+        res = self.step.draw(rng)
+        return res if rng.random_sample()<self.p else None
+
+    def __repr__(self): return f'Sometimes({self.step}, p={self.p})'
+
 class Degrade:
     "A list of `Step`s, from HR to LR."
     def __init__(self,
-        *ops, # `Step`s, in their order
+        *ops, # `Step`s and `Sometimes`, in their order
         same:int|None=None # Seed of settings that all images share (noise stays different); None draws them for each image
     ):
         self.ops,self.same = ops,same
@@ -217,9 +233,9 @@ class Degrade:
     )->list: # Of dictionaries that JSON can hold
         "The record of the sample `seed`."
         rng = np.random.RandomState(seed%2**32)
-        if self.same is None: return [o.draw(rng) for o in self.ops]
+        if self.same is None: return [r for o in self.ops if (r := o.draw(rng))]
         shared = np.random.RandomState(self.same)
-        return [{**o.draw(shared), **({'seed':int(rng.randint(2**31))} if o.noisy else {})} for o in self.ops]
+        return [{**r, **({'seed':int(rng.randint(2**31))} if o.noisy else {})} for o in self.ops if (r := o.draw(shared))]
 
     def __call__(self,
         hr:np.ndarray, # (H, W, 3) uint8
@@ -251,8 +267,8 @@ def wild(scale:int=4):
     return Degrade(Shift((-3,3), (-3,3)), MotionBlur((0,4*scale)), Decimate(scale), PoissonNoise((200,5000)))
 
 def photo(scale:int=2):
-    "What photographs from the web have been through: some blur, MATLAB's bicubic, sensor noise, JPEG."
-    return Degrade(GaussianBlur((.2,.6*scale), (.2,.6*scale)), Bicubic(scale), PoissonNoise((200,100_000)), Jpeg())
+    "What photographs from the web have been through: slight blur, MATLAB's bicubic, sensor noise, JPEG, each of them in some."
+    return Degrade(Sometimes(GaussianBlur((.2,.5*scale), (.2,.5*scale)), .3), Bicubic(scale), Sometimes(PoissonNoise((400,100_000)), .4), Sometimes(Jpeg((40,95)), .8))
 
 # %% ../nbs/07_degrade.ipynb #e1912bdf
 def seed_of(

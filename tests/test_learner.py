@@ -1,5 +1,5 @@
 "What fastai's own GAN code gets wrong, one test each, and what a `Learner` promises."
-import os, socket, warnings
+import copy, os, socket, warnings
 from pathlib import Path
 import pytest, torch
 from torch import nn
@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from fastai.callback.fp16 import MixedPrecision
 from fastai.vision.all import Callback, DataLoaders, TfmdDL, TfmdLists, Transform, load_learner, noop, np
 from fastai.vision.gan import AdaptiveGANSwitcher, FixedGANSwitcher, GANLearner
+from sr_fastai.ema import averaged
 from sr_fastai.learner import SRGANLearner, gan_learner
 from sr_fastai.models import Generator, Discriminator
 
@@ -21,7 +22,7 @@ class Pick(Transform):
     def __init__(self, items): self.items = items
     def encodes(self, i): return self.items[i]
 
-def tiny_dls(n=10, bs=2): return DataLoaders(*[TfmdDL(TfmdLists(range(len(p)), Pick(p)), bs=bs) for p in (pairs(n),pairs(4, 1))])
+def tiny_dls(n=10, bs=2): return DataLoaders(*[TfmdDL(TfmdLists(range(len(p)), Pick(p)), bs=bs, num_workers=0) for p in (pairs(n),pairs(4, 1))])
 
 class BNGenerator(Generator):
     "A generator with the batch normalisation that ours lacks."
@@ -177,10 +178,9 @@ def test_train_losses_are_the_means_of_each_nets_batches(tmp_path):
 
 def test_training_learns(tmp_path):
     learn = tiny_learner(tmp_path, n=40, generator=Generator(2, width=8, depth=1), lr=3e-3)
-    before = learn.validate()
+    before = learn.recorder.named(learn.validate())
     with learn.no_bar(), learn.no_logging(): learn.fit(4)
-    names = learn.recorder.metric_names[1:]
-    assert learn.recorder.values[-1][names.index('psnr')] > before[names.index('psnr')-2] + 1 # `validate` has no training columns
+    assert learn.recorder.named(learn.recorder.values[-1])['psnr'] > before['psnr'] + 1
 
 def test_save_load_keeps_both_optimizers(tmp_path):
     learn = tiny_learner(tmp_path)
@@ -193,7 +193,8 @@ def test_save_load_keeps_both_optimizers(tmp_path):
     assert drift(other.model, learn.model.state_dict())==0.
     for a,b in ((learn.opt.generator,other.opt.generator),(learn.opt.critic,other.opt.critic)):
         sa,sb = a.state_dict()['state'],b.state_dict()['state']
-        assert all(torch.equal(x['sqr_avg'], y['sqr_avg']) for x,y in zip(sa,sb))
+        assert sa.keys()==sb.keys() and len(sa)==len(a.param_lists[0])
+        assert all(torch.equal(sa[k]['exp_avg_sq'], sb[k]['exp_avg_sq']) for k in sa)
 
 @pytest.mark.parametrize('to', ['to_bf16','to_fp16'])
 def test_mixed_precision_on_this_device(tmp_path, to):
@@ -274,3 +275,233 @@ def test_export_weights_upscale_the_same(tmp_path):
     file = learn.export_weights(tmp_path/'mine.safetensors', licence='CC0-1.0')
     x = torch.rand(1,3,6,5)
     with torch.no_grad(): assert torch.equal(load_weights(file)(x), learn.model.generator.eval()(x))
+
+def flat(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+def quiet_fit(learn, n=1, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit(n, **kwargs)
+    return learn
+
+def test_every_term_has_a_column_in_training_and_validation(tmp_path):
+    class Seen(Callback):
+        order = 45
+        def before_fit(self): self.seen = []
+        def after_loss(self):
+            if self.training and self.gan_trainer.gen_step: self.seen.append({k:v.item() for k,v in self.loss_func.gen_loss_func.terms.items()})
+    learn,seen = tiny_learner(tmp_path, w_pixel=2., w_adv=.1),Seen()
+    quiet_fit(learn, cbs=seen)
+    row = learn.recorder.named(learn.recorder.values[-1])
+    for k in ('pixel','adv'): assert row[f'train_{k}']==pytest.approx(np.mean([o[k] for o in seen.seen]), rel=1e-5)
+    assert row['train_loss']==pytest.approx(2*row['train_pixel'] + .1*row['train_adv'], rel=1e-5)
+    assert row['valid_loss']==pytest.approx(2*row['valid_pixel'] + .1*row['valid_adv'], rel=1e-5)
+    assert learn.recorder.named(learn.validate())=={k:pytest.approx(v) for k,v in row.items() if 'train' not in k}
+
+def test_logits_are_float32_in_mixed_precision(tmp_path):
+    "In bfloat16 every adversarial loss was a multiple of 1/256."
+    learn = quiet_fit(tiny_learner(tmp_path, norm='spectral').to_bf16())
+    assert all(v.dtype==torch.float32 for v in learn.loss_func.values.values())
+
+@pytest.mark.parametrize('joint', [False,True])
+def test_relativistic_turns_leave_the_critic_as_it_is(tmp_path, joint):
+    "The generator's turn needs the critic's word on originals too: frozen, in eval mode."
+    learn,watch = tiny_learner(tmp_path, adv='relativistic', norm='batch', w_adv=1., joint=joint),Watch()
+    logits = []
+    class Turns(Callback):
+        def before_fit(self): self.was = None
+        def before_batch(self): self.was = None
+        def after_loss(self):
+            if self.training and self.gan_trainer.gen_step: self.was = snapshot(self.model.critic)
+        def after_backward(self):
+            if self.gan_trainer.gen_step: assert all(p.grad is None for p in self.model.critic.parameters())
+        def after_batch(self):
+            if self.training and self.was is not None: logits.append(drift(self.model.critic, self.was))
+    quiet_fit(learn, cbs=[watch,Turns()])
+    assert logits and max(logits)==0.
+
+def test_joint_is_a_critic_step_then_a_generator_step_on_the_same_batch(tmp_path):
+    "Against the same steps written out in PyTorch."
+    torch.manual_seed(0)
+    gen,crit = Generator(2, width=8, depth=1),Discriminator(width=4, depth=2, pool=2, hidden=8, norm=None)
+    g,d = [copy.deepcopy(m) for m in (gen,crit)]
+    class Count(Callback):
+        n = 0
+        def after_pred(self): Count.n += self.training
+    learn = quiet_fit(gan_learner(tiny_dls(), gen, crit, joint=True, w_adv=.1, lr=(1e-3,2e-3), path=tmp_path, cbs=Count()))
+    assert Count.n==5 # the generator runs once a batch
+    og,od = (torch.optim.AdamW(m.parameters(), lr, (.9,.99), weight_decay=0.) for m,lr in ((g,1e-3),(d,2e-3)))
+    sp = F.softplus
+    for lr,hr in [map(torch.stack, zip(*pairs(10)[i:i+2])) for i in range(0, 10, 2)]:
+        fake = g(lr)
+        d.train()
+        ((sp(-d(hr)) + sp(d(fake.detach())))/2).mean().backward()
+        od.step()
+        d.eval()
+        (F.l1_loss(fake, hr) + .1*sp(-d(fake)).mean()).backward()
+        og.step()
+        og.zero_grad(); od.zero_grad()
+    for a,b in ((gen,g),(crit,d)):
+        assert drift(a, b.state_dict())<1e-4 # Adam makes much of a gradient's last digit: a step is 1e-3
+
+def test_joint_is_not_for_ratios(tmp_path):
+    with pytest.raises(ValueError, match='n_crit and n_gen have no meaning'): tiny_learner(tmp_path, joint=True, n_crit=2)
+    with pytest.raises(ValueError, match='at least 1'): tiny_learner(tmp_path, n_crit=0)
+
+@pytest.mark.parametrize('how', ['alternate','joint','bf16'])
+def test_ema_is_what_is_validated_saved_and_exported(tmp_path, how):
+    from sr_fastai.weights import load_weights
+    raw = []
+    class Own(Callback):
+        order = 90
+        def after_batch(self):
+            if self.training and self.gan_trainer.gen_step: raw.append(snapshot(self.model.generator))
+    learn = tiny_learner(tmp_path, generator=Generator(2, width=8, depth=1), ema=.5, joint=how=='joint', norm='spectral', lr=1e-2)
+    start = snapshot(learn.model.generator)
+    if how=='bf16': learn.to_bf16()
+    quiet_fit(learn, 2, cbs=Own())
+    want = start
+    for t,sd in enumerate(raw, 1):
+        d = min(.5, (1+t)/(10+t))
+        want = {k:d*want[k] + (1-d)*v for k,v in sd.items()}
+    assert drift(learn.model.generator, raw[-1])==0. # it trains on with its own weights
+    with averaged(learn): assert drift(learn.model.generator, want)<1e-5
+    if how!='alternate': return
+    lr = torch.stack([o for o,_ in pairs(4, 1)])
+    with averaged(learn): avg = learn.model(lr).detach()
+    assert not torch.equal(avg, learn.model(lr))
+    assert torch.equal(learn.get_preds()[0], avg)
+    assert torch.equal(load_weights(learn.export_weights(tmp_path/'w.safetensors'))(lr), avg)
+    learn.export('l.pkl')
+    loaded = load_learner(tmp_path/'l.pkl')
+    assert torch.equal(loaded.model(lr), avg) and loaded.ema.avg is None
+    before = snapshot(learn.model.generator)
+    learn.save('m')
+    assert drift(learn.model.generator, before)==0.
+    learn.load('m')
+    assert torch.equal(learn.model(lr), avg)
+    quiet_fit(learn)
+
+def test_gradients_are_clipped_for_each_net(tmp_path):
+    norms = {True:[], False:[]}
+    class Norms(Callback):
+        order = 60
+        def before_step(self): norms[self.gan_trainer.gen_step].append(torch.nn.utils.get_total_norm([p.grad for p in self.opt.turn.param_lists[0]]).item())
+    quiet_fit(tiny_learner(tmp_path, clip_grad=(1e-3,None)), cbs=Norms())
+    assert max(norms[True])<=1.0001e-3 < max(norms[False])
+
+class Poison(Callback):
+    "Gradients without a value in the batches `at`; `moved` says for each batch how far each net's weights went."
+    order = 45
+    def __init__(self, at): self.at,self.moved = at,[]
+    def nets(self): return [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (self.model.generator,self.model.critic)]
+    def before_batch(self): self.was = self.nets()
+    def after_loss(self):
+        if self.training and self.train_iter in self.at: self.learn.loss_grad = self.loss_grad*float('nan')
+    def after_batch(self):
+        if self.training: self.moved.append([(a-b).abs().max().item() for a,b in zip(self.nets(), self.was)])
+
+@pytest.mark.parametrize('how', ['fp32','bf16','fp16','fastai','joint'])
+def test_steps_that_are_not_finite_are_left_out_and_counted(tmp_path, how):
+    from fastai.optimizer import Adam
+    joint = how=='joint'
+    learn = tiny_learner(tmp_path, norm='spectral', **(dict(opt_func=Adam) if how=='fastai' else dict(joint=joint)))
+    if how in ('bf16','fp16'): getattr(learn, f'to_{how}')(**(dict(init_scale=2.) if how=='fp16' else {}))
+    bad = Poison({2} if joint else {2,3})
+    with pytest.warns(UserWarning, match='1 steps of the generator and 1 of the critic were not finite'): quiet_fit(learn, cbs=bad)
+    assert learn.gan_steps.skipped==dict(generator=1, critic=1)
+    assert [[m>0 for m in ms] for ms in bad.moved]==([[True,True]]*2+[[False]*2]+[[True,True]]*2 if joint else [[False,True],[True,False],[False]*2,[False]*2,[False,True]])
+    assert flat(learn).isfinite().all()
+    row = learn.recorder.named(learn.recorder.values[-1])
+    assert all(np.isfinite(row[k]) for k in ('train_loss','crit_train_loss','valid_loss'))
+
+def test_training_stops_after_many_steps_that_are_not_finite(tmp_path):
+    from sr_fastai.steps import GANSteps, NonFiniteError
+    learn = tiny_learner(tmp_path)
+    learn.gan_steps.patience = 2
+    with pytest.raises(NonFiniteError, match='gradients of the generator were not finite: training is stopped'): quiet_fit(learn, 3, cbs=Poison({1,3}))
+    quiet_fit(learn) # the nets are whole
+    assert flat(learn).isfinite().all()
+
+@pytest.mark.parametrize('to', ['', 'to_bf16', 'to_fp16'])
+def test_r1_is_the_papers_penalty_in_any_precision(tmp_path, to):
+    "Every other batch of the critic, with twice the weight."
+    learn = tiny_learner(tmp_path, norm='spectral', r1=3., r1_every=2, n=16)
+    if to: getattr(learn, to)()
+    got = []
+    class See(Callback):
+        order = 45
+        def after_loss(self):
+            if not self.training or self.gan_trainer.gen_step: return
+            v = self.loss_func.values
+            got.append(self.loss.item()-v['crit_loss'].mean().item())
+            if 'r1' not in v: return
+            x = self.y.clone().requires_grad_()
+            with torch.autocast('cpu', enabled=False): slope, = torch.autograd.grad(self.model.critic.eval()(x).sum(), x)
+            self.model.critic.train()
+            assert v['r1']==pytest.approx(slope.square().sum((1,2,3)), rel=1e-2) # a power iteration of the spectral norm lies between
+            assert got[-1]==pytest.approx(3/2*2*v['r1'].mean().item(), rel=1e-2, abs=1e-5)
+    quiet_fit(learn, cbs=See())
+    assert len(got)==4 and all(g>0 for g in got[::2]) and got[1::2]==pytest.approx([0,0], abs=1e-6)
+    assert learn.recorder.named(learn.recorder.values[-1])['train_r1']>0
+    assert flat(learn).isfinite().all()
+
+def test_fit_flat_cos_and_one_cycle_schedule_both_nets(tmp_path):
+    learn,watch = tiny_learner(tmp_path, n=40),Watch()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_flat_cos(2, (1e-3,4e-3), cbs=watch)
+        gs,cs = zip(*watch.hypers)
+        assert cs==pytest.approx([4*g for g in gs])
+        assert gs[0]==gs[len(gs)//2]==pytest.approx(1e-3) and gs[-1]<5e-5
+        learn.fit_one_cycle(2, slice(1e-4,3e-4), cbs=watch)
+        gs,cs = zip(*watch.hypers)
+        assert cs==pytest.approx([3*g for g in gs])
+        assert gs[0]==pytest.approx(1e-4/25) and max(gs)==pytest.approx(1e-4, rel=.01) and gs[-1]<1e-6
+    assert all(type(pg['lr']) is float for o in learn.opt.nets for pg in o.param_groups) # what a weights-only load takes
+
+def test_state_of_a_resumed_run(tmp_path):
+    "Callbacks' states go through a weights-only file, and a run goes on with them as if it had not stopped."
+    def make():
+        learn = tiny_learner(tmp_path, n=14, n_crit=2, ema=.9, norm='spectral', r1=1., r1_every=3).to_fp16()
+        return learn,[getattr(learn, k) for k in ('gan_trainer','gan_switcher','recorder','mixed_precision','gan_steps','ema')]
+    class Save(Callback):
+        order = 100
+        def after_epoch(self):
+            if self.epoch==0: torch.save(dict(model=self.model.state_dict(), opt=self.opt.state_dict(), cbs={c.name:c.state_dict() for c in self.cbs if hasattr(type(c), 'state_dict')}), tmp_path/'run.pt')
+    class Resume(Callback):
+        order = 100
+        def before_fit(self):
+            sd = torch.load(tmp_path/'run.pt', weights_only=True)
+            self.model.load_state_dict(sd['model']); self.opt.load_state_dict(sd['opt'])
+            for k,v in sd['cbs'].items(): getattr(self.learn, k).load_state_dict(v)
+    whole,cbs = make()
+    quiet_fit(whole, 2, cbs=Save())
+    other,cbs2 = make()
+    with torch.no_grad():
+        for p in other.model.parameters(): p += 1
+    quiet_fit(other, 2, start_epoch=1, cbs=Resume())
+    assert torch.equal(flat(whole), flat(other))
+    assert whole.recorder.values[1]==other.recorder.values[-1]
+    for a,b in zip(cbs, cbs2):
+        if a.name!='recorder': assert str(a.state_dict())==str(b.state_dict()), a.name
+
+def test_critic_alone(tmp_path):
+    learn,watch = tiny_learner(tmp_path, joint=True, ema=.9),Watch()
+    gen = snapshot(learn.model.generator)
+    with learn.no_bar(), learn.no_logging():
+        learn.pretrain_critic(2, 1e-3, cbs=watch)
+        assert set(watch.turns)=={'C'} and drift(learn.model.generator, gen)==0.
+        learn.fit(1, cbs=watch)
+    assert set(watch.turns)=={'G'} and drift(learn.model.generator, gen)>0. # a joint batch ends with the generator
+
+def test_bad_input_is_told_in_one_sentence(tmp_path):
+    def make(gen=None, crit=None, dls=None, **kw): return gan_learner(dls or tiny_dls(), gen or Generator(2, 8, 1), crit or Discriminator(4, 2, 2, 8), path=tmp_path, **kw)
+    with pytest.raises(ValueError, match=r"the generator makes 36x36 of LR pictures of 12x12, but their HR pictures are 24x24"): quiet_fit(make(Generator(3, 8, 1)))
+    dls = tiny_dls()
+    dls.train.scale = 2
+    with pytest.raises(ValueError, match=r'the generator enlarges 3 times, but .* 2 times'): make(Generator(3, 8, 1), dls=dls)
+    small = nn.Sequential(nn.Flatten(), nn.Linear(3*16*16, 1))
+    before = snapshot(small)
+    with pytest.raises(ValueError, match=r"^the critic takes no pictures of 24x24"): quiet_fit(make(crit=small))
+    assert drift(small, before)==0.
+    with pytest.raises(ValueError, match='no validation pairs'): make(dls=DataLoaders(tiny_dls().train))
+    with pytest.raises(ValueError, match='no validation pairs'): make(dls=DataLoaders(tiny_dls().train, TfmdDL([], bs=2)))
+    for k,v in dict(w_pixel=-1., w_adv=-.1, w_percep=-1., r1=-1., ema=1.5, clip_grad=-1.).items():
+        with pytest.raises(ValueError, match=f"{k.replace('clip_grad', 'clip').replace('ema', 'decay')} must"): make(**{k:v})

@@ -1,0 +1,49 @@
+"`sr_train`: a process, its files, what it refuses, and that it goes on after a kill."
+import signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from safetensors.torch import load_file
+from sr_fastai.train import TrainConfig, config_of_args, sr_train
+from sr_fastai.weights import load_weights, read_card
+
+tiny = '--data=sample --size=16 --crops=2 --bs=4 --width=8 --depth=1 --critic_width=4 --critic_depth=2 --device=cpu --precision=fp32'.split()
+
+def start(cwd, *args): return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', 'import sys; from sr_fastai.train import sr_train; sys.exit(sr_train())', *tiny, *args],
+                                               cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+def test_killed_and_resumed_equals_never_killed(tmp_path):
+    args = '--pretrain=1 --epochs=3 --schedule=one_cycle --every=2 --joint --ema=.9'.split()
+    killed = start(tmp_path, *args, '--out=killed')
+    deadline = time.time()+120
+    while not (tmp_path/'killed'/'gan'/'last.pt').exists() and killed.poll() is None and time.time()<deadline: time.sleep(.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path/'killed'/'weights.safetensors').exists(), 'it ended before it could be killed'
+    both = [start(tmp_path, *args, f'--out={o}') for o in ('killed','whole')]
+    for p in both:
+        err = p.communicate()[1]
+        assert p.returncode==0, err
+    a,b = (load_file(tmp_path/o/'weights.safetensors') for o in ('killed','whole'))
+    assert all((a[k]==b[k]).all() for k in a)
+    card = read_card(tmp_path/'whole'/'weights.safetensors')
+    again,_ = config_of_args(card['command'].split()[1:])
+    assert again==TrainConfig.from_yaml(tmp_path/'whole'/'config.yaml')
+    assert load_weights(tmp_path/'whole'/'weights.safetensors').config==dict(scale=2, width=8, depth=1, head='subpixel')
+    assert {'config.yaml','losses.png','previews','weights.safetensors'} <= {o.name for o in (tmp_path/'whole').iterdir()}
+
+@pytest.mark.parametrize('args,words', [
+    (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors'], 'nowhere.safetensors'),
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--monitor','fid','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith('sr_train: ') and '\n' not in err and words in err, err
+    assert not (tmp_path/'runs'/'train'/'weights.safetensors').exists()
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sr_train([*tiny, '--epochs=1'])==0
+    assert sr_train([*tiny, '--epochs=1', '--w_adv=.1'])==2
+    assert 'w_adv' in capsys.readouterr().err
+    assert sr_train([*tiny, '--epochs=1', '--width=16'])==2
