@@ -1,28 +1,25 @@
 #!/usr/bin/env python
 """Put trained weights among those that come with the package, with a full model card.
 
-    python benchmarks/bench_quality.py Set5/HR Set14/HR --model runs/x2_base/weights.safetensors --json_out figures.json
-    python recipes/ship.py runs/x2_base/weights.safetensors base --figures figures.json --data "..." """
-import json, tempfile
+    sr_bench quality Set5/HR Set14/HR --model runs/base_x4/weights.safetensors --scale 4 --json figures.json
+    python recipes/ship.py runs/base_x4/weights.safetensors base --figures figures.json --data "..." """
+import json
 from pathlib import Path
 from fastcore.script import call_parse
-from sr_fastai.weights import load_weights, read_card, register_weights, save_weights
+from sr_fastai.quality import card_figures
+from sr_fastai.weights import read_card, register_weights
 
 @call_parse
 def main(
-    weights:Path, # What the recipe wrote
+    weights:Path, # What `sr_train` wrote
     name:str, # What `upscale(model=...)` will call it
-    figures:Path=None, # What `bench_quality.py --json_out` wrote
+    figures:Path, # What `sr_bench quality --json` wrote
     data:str='', # What it was trained on: the set, its sources and their licences
     hardware:str='', # What it was trained on: the machine
     weaknesses:str='', # What it is not good at
-    commit:str=None, # The commit of the recipe, where the weights' own card does not know it
+    hours:float=None, # How long that took
     licence:str='Apache-2.0' # Of the weights
 ):
     "Complete the card of trained weights and register them."
-    made = {k:v for k,v in read_card(weights).items() if k!='config'}
-    card = {**made, 'data':data, 'hardware':hardware, 'weaknesses':weaknesses, 'licence':licence, 'figures':json.loads(figures.read_text())}
-    if commit: card['commit'] = commit
-    with tempfile.TemporaryDirectory() as tmp:
-        full = save_weights(load_weights(weights), Path(tmp)/'full.safetensors', card=card)
-        print(json.dumps(register_weights(full, name), indent=1))
+    more = dict(data=data, hashes=read_card(weights).get('data'), hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
+    print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
