@@ -355,6 +355,8 @@ class SRGANLearner(GANLearner):
         if loss_func is None: loss_func = getattr(self.loss_func.gen_loss_func, 'pixel', PixelLoss())
         learn = Learner(self.dls, self.model.generator, loss_func, opt_func=self.opt_func, lr=ifnone(first(tuplify(self.lr)), defaults.lr), wd=self.wd, moms=self.moms,
                         metrics=[m for m in self.metrics if not isinstance(m, LossMetric)], path=self.path, model_dir=self.model_dir)
+        learn.remove_cb(ProgressCallback) # ours comes along
+        learn.logger = self.logger
         return learn.add_cbs([cb.for_generator() for cb in self.cbs if hasattr(cb, 'for_generator')])
 
     def lr_find(self, **kwargs):

@@ -6,9 +6,10 @@
 __all__ = ['GANProgress', 'ShowGANLosses', 'preview_grid', 'SavePreviews', 'know_nothing_loss', 'GANWarning', 'GANWatch']
 
 # %% ../nbs/10c_show.ipynb #9335d491
-import io, shutil, warnings
+import io, shutil, sys, warnings
 from math import nan
 from fastai.vision.all import *
+from fastprogress.fastprogress import ProgressBar
 from matplotlib.figure import Figure # after fastai's star import, which has another
 from PIL import Image, ImageDraw, ImageFont
 from .files import atomic_path
@@ -19,14 +20,22 @@ from .processes import process_rank
 def _cell(o): return '' if o is None else f'{o:#.4g}' if isinstance(o, float) else str(o)
 
 class GANProgress(ProgressCallback):
-    "fastai's progress bar and table, with four significant digits. In a terminal too narrow for all columns those of the losses' single terms are left out."
+    "fastai's progress bar and table, with four significant digits. In a terminal too narrow for all columns those of the losses' single terms are left out; a log gets the table alone."
     name = 'progress' # what `no_bar` looks for
+    def for_generator(self): return type(self)()
+
+    def _launch_pbar(self):
+        if IN_NOTEBOOK or sys.stdout.isatty(): return super()._launch_pbar()
+        self.pbar = ProgressBar(self.dl, display=False)
+        self.pbar.update(0)
+
     def _write_stats(self, log):
         if not getattr(self, 'mbar', False): return
         names = self.recorder.metric_names
         if not IN_NOTEBOOK and sum(max(len(n),8)+2 for n in names) > shutil.get_terminal_size((1000,0)).columns:
             log = [o for o,n in zip(log, names) if not (n.startswith(('train_','valid_')) and not n.endswith('_loss'))]
         self.mbar.write([_cell(o) for o in log], table=True)
+        if not IN_NOTEBOOK: sys.stdout.flush() # so that a log shows an epoch when it is over
 
 # %% ../nbs/10c_show.ipynb #e5cb60e1
 class ShowGANLosses(Callback):

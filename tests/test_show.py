@@ -93,6 +93,19 @@ def test_table_in_a_terminal(tmp_path, monkeypatch):
     head,row = table(learn, 140, monkeypatch)
     assert 'd_fake' in head and 'valid_loss' in head and len(head)<=140 and len(row.split())==len(head.split())
 
+def test_a_log_gets_rows_and_no_bar(tmp_path, capsys):
+    learn = learner(tmp_path, lr=1e-3)
+    learn.add_cb(GANProgress())
+    learn.pretrain(2)
+    learn.fit(2)
+    lines = capsys.readouterr().out.split('\n')
+    heads = [i for i,o in enumerate(lines) if 'train_loss' in o]
+    assert heads==[0,3] and [o.split()[0] for o in (*lines[1:3],*lines[4:6])]==['0','1','0','1'] and lines[6:]==['']
+    with learn.no_bar(), learn.no_logging():
+        learn.pretrain(1)
+        learn.fit(1)
+    assert capsys.readouterr().out==''
+
 class Shown:
     "Stands for a notebook."
     def __init__(self): self.pics = []
