@@ -24,7 +24,7 @@ def main(
         nb = nbformat.read(path, 4)
         run = nbformat.v4.new_notebook(metadata=nb.metadata)
         run.cells = [c for c in nb.cells if not skipped.search(c.source)] # the same cells: their outputs are nb's
-        NotebookClient(run, timeout=1800, resources=dict(metadata=dict(path=path.parent))).execute()
+        NotebookClient(run, timeout=1800, coalesce_streams=True, resources=dict(metadata=dict(path=path.parent))).execute()
         for c in run.cells:
             if c.cell_type=='code': c.outputs = [o for o in c.outputs if keep(o)]
         clean_nb(nb)
