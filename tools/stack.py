@@ -45,7 +45,7 @@ def main():
     p.add_argument('stack', choices=('newest','oldest','notebooks'), help="'notebooks': only run `tests`, notebooks, or all of them, in this environment")
     p.add_argument('tests', nargs='*', help="of tests/, instead of the usual: 'learner train'; 'none': only the notebooks")
     p.add_argument('--venv', type=Path, help='where the environment is made, and stays; without it, in a temporary folder')
-    a = p.parse_intermixed_args()
+    a = p.parse_args()
     if a.stack=='notebooks':
         files = map(Path, a.tests) if a.tests else (f for f in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in f.parts)
         bad = notebooks([f.resolve() for f in files])
