@@ -28,6 +28,6 @@ setup(
                  'Topic :: Scientific/Engineering :: Artificial Intelligence', 'Topic :: Scientific/Engineering :: Image Processing', 'Typing :: Typed'],
     python_requires=f'>={cfg["min_python"]}', install_requires=reqs('requirements'), extras_require=extras,
     packages=[*find_packages(include=['sr_fastai', 'sr_fastai.*']), 'sr_fastai.csrc'], package_dir={'sr_fastai.csrc': 'csrc'},
-    package_data={'sr_fastai': ['py.typed', 'assets/**/*'], 'sr_fastai.csrc': ['*']}, include_package_data=False,
+    package_data={'sr_fastai': ['py.typed', 'assets/**/*'], 'sr_fastai.csrc': ['*']}, exclude_package_data={'': ['**/__pycache__/*']}, include_package_data=False,
     entry_points={'console_scripts': reqs('console_scripts'), 'nbdev': [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
     zip_safe=False)
