@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Whether the documentation is sound, without Quarto: links, anchors and pictures lead somewhere, each page is in the sidebar, names of the package that are written out exist. `--write` makes `nbs/sidebar.yml`."""
-import html, json, re, sys
+"""Whether the documentation is sound, without Quarto: links, anchors and pictures lead somewhere, each page is in the sidebar, names of the package that are written out exist, code blocks say their language. `--write` makes `nbs/sidebar.yml`."""
+import ast, html, json, re, sys
 from pathlib import Path
 from urllib.parse import unquote
 import yaml
@@ -9,6 +9,8 @@ from fastcore.script import call_parse
 root = Path(__file__).resolve().parent.parent
 sections = {'Tutorials':'tutorials/*.ipynb', 'How to':'howto/*.ipynb', 'Modules':'[0-9]*.ipynb'}
 first = ['upscale','train','degradations','sweep','custom_op','own_photographs'] # in this order, the others by name
+languages = 'sh','python','text' # of code blocks: tests/test_docs.py runs or parses the first two
+formats = 'sr_fastai.generator', # that look like names of the package
 
 def sidebar(
     nbs:Path # The folder of the notebooks
@@ -85,7 +87,7 @@ def missing_names(
     "Names written out as `sr_fastai.module.name` that are not there."
     found = []
     for m in re.finditer(r'`sr_fastai\.(\w+)(?:\.(\w+))?[^`\s]*`', _fence.sub('', text)):
-        if m[1] in modules['__init__']: continue
+        if m[1] in modules['__init__'] or m[0].strip('`') in formats: continue
         if m[1] not in modules or m[2] and m[2] not in modules[m[1]]: found.append(m[0].strip('`'))
     return found
 
@@ -93,7 +95,6 @@ def names(
     lib:Path # The package's folder
 )->dict: # Module to the names in it
     "What each module defines, read and not imported."
-    import ast
     def defined(p):
         tree = ast.parse(p.read_text(encoding='utf-8'))
         out = {o.name for o in tree.body if hasattr(o, 'name')} | {t.id for o in tree.body if isinstance(o, ast.Assign) for t in o.targets if isinstance(t, ast.Name)}
@@ -111,10 +112,14 @@ def problems(
         text,where = text_of(p),p.relative_to(root)
         found += [f'{where}: {why}' for o in dict.fromkeys(links(text)) if (why := broken_link(p, o, root, url))]
         found += [f'{where}: there is no {o}' for o in missing_names(text, modules)]
+        found += [f'{where}: a code block is in {o or "no language"}, not in one of {", ".join(languages)}' for o,_ in blocks(p) if o not in languages]
         if p.suffix=='.ipynb':
             cells = json.loads(p.read_text(encoding='utf-8'))['cells']
             start = ''.join(cells[0]['source']) if cells else ''
             if not re.match(r'# \S[^\n]*\n\n> \S', start): found.append(f'{where}: a page begins with `# Title` and `> what it is about`')
+            if re.search(r'^- ', start, re.M): found.append(f'{where}: nbdev takes a list in the first cell for settings of the page')
+    linked = {unquote(o).partition('#')[0] for o in links(text_of(nbs/'index.ipynb'))}
+    found += [f'nbs/index.ipynb: nothing leads to {o}' for s in sidebar(nbs)['website']['sidebar']['contents'][1:] for o in s['contents'] if o not in linked and s['section']!='Modules']
     try:
         site = yaml.safe_load((nbs/'_quarto.yml').read_text(encoding='utf-8'))
         if site['project']['type']!='website': found.append('nbs/_quarto.yml is of no website')
