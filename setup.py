@@ -22,7 +22,8 @@ setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
     long_description=readme, long_description_content_type='text/markdown',
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], project_urls={'Changelog': f'{blob}/CHANGELOG.md', 'Documentation': f'{cfg["doc_host"]}{cfg["doc_baseurl"]}'},
-    license='Apache-2.0', license_files=['LICENSE'],
+    # ours, the linear layers of LPIPS, the photographs
+    license_expression='Apache-2.0 AND BSD-2-Clause AND CC0-1.0', license_files=['LICENSE', 'sr_fastai/assets/**/LICENSE*'],
     classifiers=[f'Development Status :: {statuses[cfg.getint("status")-1]}', f'Intended Audience :: {cfg["audience"]}', 'Intended Audience :: Science/Research',
                  f'Natural Language :: {cfg["language"]}', *(f'Programming Language :: Python :: {v}' for v in ['3', *cfg['python_versions'].split()]),
                  'Topic :: Scientific/Engineering :: Artificial Intelligence', 'Topic :: Scientific/Engineering :: Image Processing', 'Typing :: Typed'],

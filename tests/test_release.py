@@ -1,5 +1,5 @@
 "What a release promises: one version everywhere, requirements that are those used, a wheel with all that belongs to it and nothing else, a workflow that runs what .ci/run says."
-import ast, configparser, importlib.metadata as md, re, shutil, subprocess, sys, zipfile
+import ast, configparser, importlib.metadata as md, re, shutil, subprocess, sys, tarfile, zipfile
 from pathlib import Path
 import pytest, yaml
 import sr_fastai
@@ -85,6 +85,8 @@ def built(tmp_path_factory):
         if o.is_file() and not o.name.startswith('.'): shutil.copy(o, src)
     (src/'sr_fastai'/'assets'/'__pycache__').mkdir()
     (src/'sr_fastai'/'assets'/'__pycache__'/'x.pyc').touch()
+    (src/'tests').mkdir()
+    (src/'tests'/'test_x.py').touch() # what setuptools would take
     files = {f.relative_to(src).as_posix() for d in ('sr_fastai','csrc') for f in (src/d).rglob('*') if f.is_file() and f.suffix!='.pyc'}
     res = subprocess.run([sys.executable, '-c', 'import sys; from setuptools import build_meta as b; d = sys.argv[1]; b.build_sdist(d); b.build_wheel(d)', tmp/'dist'], cwd=src, capture_output=True, text=True)
     assert res.returncode==0, res.stderr[-2000:]
@@ -98,11 +100,21 @@ def test_the_wheel_has_what_belongs_to_it_and_nothing_else(built):
         meta = z.read(next(n for n in z.namelist() if n.endswith('METADATA'))).decode()
         info = [n for n in z.namelist() if '.dist-info/' in n]
     assert got=={f'sr_fastai/{f}' if f.startswith('csrc/') else f for f in files}
-    assert 'sr_fastai/py.typed' in got and any(n.endswith('licenses/LICENSE') for n in info)
+    assert 'sr_fastai/py.typed' in got
+    # each licence in the tree stands where indexes and scanners look
+    assert {n.split('/licenses/')[1] for n in info if '/licenses/' in n}=={f for f in files if Path(f).name.startswith('LICENSE')}|{'LICENSE'}
+    assert 'License-Expression: Apache-2.0 AND BSD-2-Clause AND CC0-1.0\n' in meta
     assert wheel.stat().st_size < 60e6
     # the index shows the README without the repository beside it
     assert not re.findall(r'\]\((?![a-z]+:|#)[^)]*\)', meta)
     for v in cfg['python_versions'].split(): assert f'Classifier: Programming Language :: Python :: {v}\n' in meta
+
+def test_the_sdist_is_what_the_wheel_is_built_from(built):
+    dist,files = built
+    sdist, = dist.glob('*.tar.gz')
+    with tarfile.open(sdist) as t: got = {o.name.split('/', 1)[1] for o in t if o.isfile()}
+    ours = {f for f in got if not f.startswith('sr_fastai.egg-info/')}-{'PKG-INFO','setup.cfg'}
+    assert ours=={*files, *'CHANGELOG.md LICENSE MANIFEST.in README.md pyproject.toml settings.ini setup.py'.split()}
 
 def test_twine_takes_both(built):
     pytest.importorskip('twine')
