@@ -2,7 +2,7 @@
 """Put trained weights among those that come with the package, with a full model card.
 
     sr_bench quality Set5/HR Set14/HR --model runs/base_x4/weights.safetensors --scale 4 --json figures.json
-    python recipes/ship.py runs/base_x4/weights.safetensors base --figures figures.json --data "..." """
+    python recipes/ship.py runs/base_x4/weights.safetensors base --figures figures.json --purpose "clean pictures" --data "..." """
 import json
 from pathlib import Path
 from fastcore.script import call_parse
@@ -14,6 +14,7 @@ def main(
     weights:Path, # What `sr_train` wrote
     name:str, # What `upscale(model=...)` will call it
     figures:Path, # What `sr_bench quality --json` wrote
+    purpose:str='', # What it is for, in a few words
     data:str='', # What it was trained on: the set, its sources and their licences
     hardware:str='', # What it was trained on: the machine
     weaknesses:str='', # What it is not good at
@@ -21,5 +22,5 @@ def main(
     licence:str='Apache-2.0' # Of the weights
 ):
     "Complete the card of trained weights and register them."
-    more = dict(data=data, hashes=read_card(weights).get('data'), hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
+    more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
     print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))

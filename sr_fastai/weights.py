@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'START', 'WEIGHTS', 'CARD_KEYS', 'WeightsError', 'save_weights', 'registry', 'card_md',
-           'register_weights', 'load_weights', 'read_card']
+           'register_weights', 'load_weights', 'read_card', 'models_table']
 
 # %% ../nbs/02_weights.ipynb #f38954dd
 import hashlib, json, os, struct
@@ -80,7 +80,7 @@ def _load(path, sha256=None, strength=1.):
 
 # %% ../nbs/02_weights.ipynb #26dce4d5
 WEIGHTS = Path(sr_fastai.__file__).parent/'assets'/'weights'
-CARD_KEYS = ('data','command','seed','commit','licence','figures')
+CARD_KEYS = ('purpose','data','command','seed','commit','licence','figures')
 
 def registry(
     folder:str|os.PathLike=WEIGHTS # Where the shipped weights lie
@@ -161,3 +161,16 @@ def read_card(
     "What weights tell about themselves."
     _,_,card,config = _read(_find(weights, scale, folder)[0])
     return dict(card, config=config)
+
+# %% ../nbs/02_weights.ipynb #ae65a458
+def models_table(
+    sets:list=('Set5','Set14'), # Beginnings of the names of the figures to show, but not those of pictures saved as JPEG
+    folder:str|os.PathLike=WEIGHTS # Where the shipped weights lie
+)->str: # Markdown
+    "The shipped weights and what they are for, with figures of their cards."
+    def figure(card, s): return next((v.split(' (bicubic')[0] for k,v in card['figures'].items() if k.startswith(s) and 'JPEG' not in k), '')
+    rows = [['model','scale','for',*sets,'size'], ['---']*(4+len(sets))]
+    for o in registry(folder):
+        card = read_card(o['name'], o['scale'], folder)
+        rows.append([f"`{o['name']}`", f"x{o['scale']}", card['purpose'], *(figure(card, s) for s in sets), f"{o['size']/1e6:.1f} MB"])
+    return '\n'.join(f"| {' | '.join(r)} |" for r in rows)

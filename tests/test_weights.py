@@ -6,7 +6,7 @@ from sr_fastai.models import Generator
 from sr_fastai.weights import *
 from sr_fastai.weights import FORMAT, VERSION
 
-CARD = dict(data='none', command='none', seed=1, commit='none', licence='CC0-1.0', figures={})
+CARD = dict(purpose='tests', data='none', command='none', seed=1, commit='none', licence='CC0-1.0', figures={})
 
 @pytest.fixture(scope='module')
 def good(tmp_path_factory): return save_weights(Generator(width=4, depth=1), tmp_path_factory.mktemp('w')/'good.safetensors', CARD)
@@ -98,13 +98,13 @@ def test_shipped_cards_are_complete():
     if not registry(): pytest.skip('no weights are shipped yet')
     for o in registry():
         card = read_card(WEIGHTS/o['file'])
-        assert all(k in card for k in ('data','command','seed','commit','licence','figures'))
+        assert all(k in card for k in CARD_KEYS)
     assert {p.name for p in WEIGHTS.glob('*.safetensors')}=={o['file'] for o in registry()}
 
 def test_registering_again_replaces(good, tmp_path):
     for _ in range(2): register_weights(good, 'a', tmp_path)
     assert len(registry(tmp_path))==1
-    with pytest.raises(WeightsError, match='lacks data'): register_weights(save_weights(Generator(width=4, depth=1), tmp_path/'x.safetensors'), 'b', tmp_path)
+    with pytest.raises(WeightsError, match='lacks purpose, data'): register_weights(save_weights(Generator(width=4, depth=1), tmp_path/'x.safetensors'), 'b', tmp_path)
 
 def test_a_start_that_does_not_fit(tmp_path):
     with pytest.raises(WeightsError, match='another architecture'): save_weights(Generator(width=4, depth=1), tmp_path/'a.safetensors', start=Generator(width=4, depth=2))
