@@ -233,7 +233,7 @@ def at_desk(desk, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'disabled')
     return desk
 
-@pytest.mark.parametrize('line', as_written)
+@pytest.mark.parametrize('line', as_written, ids=lambda o: o[:60])
 def test_command_is_run(line, at_desk, capsys):
     (_,name,args), = commands(line)
     assert ((),name,*args) in lines, f'no page says this any more: {line}'
