@@ -209,7 +209,7 @@ def _free_port(host, port):
         try:
             with socket.create_server((host,p), family=socket.AF_INET6 if ':' in host else socket.AF_INET) as s: return s.getsockname()[1]
         except OSError as e: why = e
-    raise reworded(why, f"{host}:{p} can't be listened on: {why.strerror}; choose another --port or --host") from None
+    raise reworded(why, f"{host}:{p} can't be listened on: {why.strerror.split(' (')[0]}; choose another --port or --host") from None
 
 @contextmanager
 def serving(
@@ -232,7 +232,7 @@ def serving(
             from starlette.middleware.trustedhost import TrustedHostMiddleware
             demo = page(folder, models, **how)
             guards = [Middleware(_only_here)]
-            if host in LOOPBACK: guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK[:2],'[::1]'])) # other sites' names that lead here
+            if host in LOOPBACK: guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK[:2],'[::1]','['])) # other sites' names that lead here; Starlette before 1 cuts an address at its first colon
             try:
                 _,url,_ = demo.launch(server_name=f'[{host}]' if ':' in host else host, server_port=port, share=False, inbrowser=browser, inline=False, quiet=True, prevent_thread_lock=True, show_error=True,
                                       ssr_mode=False, enable_monitoring=False, footer_links=[], css=_CSS, theme=gradio.themes.Default(font=['system-ui','sans-serif'], font_mono=['monospace']), app_kwargs=dict(middleware=guards))

@@ -44,7 +44,7 @@ def pictures(d):
     Image.fromarray(noise(20,30,4)).save(d/'clear.png')
     write_image(Picture(noise(20,30,3, dtype=np.uint16), 'RGB'), d/'deep.png')
     write_image(Picture(noise(20,30,3).astype(np.float32)/255, 'RGB'), d/'floats.tif')
-    Image.fromarray(noise(20,30,4), 'CMYK').save(d/'ink.jpg')
+    write_image(Picture(noise(20,30,4), 'CMYK'), d/'ink.jpg')
     Image.fromarray(noise(20,30)).convert('P').save(d/'palette.gif')
     return sorted(d.iterdir())
 
