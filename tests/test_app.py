@@ -161,7 +161,7 @@ def test_process_leaves_nothing_behind(tmp_path, sig):
         assert re.fullmatch(r'http://127\.0\.0\.1:\d+/  Ctrl-C ends it\n', line), line+p.stderr.read()
         assert list(tmp_path.glob('sr_app_*'))
         p.send_signal(getattr(signal, sig))
-        assert p.communicate(timeout=20)==('', 'sr_app: stopped; nothing is left behind\n') and p.returncode==130
+        assert p.communicate(timeout=120)==('', 'sr_app: stopped; nothing is left behind\n') and p.returncode==130
         assert not list(tmp_path.glob('sr_app_*'))
     finally: p.kill()
 
