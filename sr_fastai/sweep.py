@@ -97,6 +97,7 @@ _dists = dict( # name: (its keys, from them to the function of u in 0..1)
 _defaults = dict(q=1, mu=0., sigma=1.)
 _tiny = 2**-53
 
+# %% ../nbs/14_sweep.ipynb #47417b43
 @dataclass
 class Parameter:
     "A parameter of a sweep."
@@ -126,6 +127,7 @@ class Parameter:
         if self.choices is not None: return self.choices
         return [self.at(u) for u in ((.01,.5,.99) if 'normal' in self.dist else (0,.5,1))]
 
+# %% ../nbs/14_sweep.ipynb #c85a8e26
 def _is_num(x): return isinstance(x, (int,float)) and not isinstance(x, bool) and math.isfinite(x)
 
 def _parameter(file, at, path, spec, grid):
@@ -186,6 +188,7 @@ def _bands(file, spec):
     if not bands: file.refuse(at+('max_iter',), f'leaves no bracket: {spec["max_iter"]} epochs, eta {eta}')
     return eta,bands
 
+# %% ../nbs/14_sweep.ipynb #a1b31a4f
 def _literal(s):
     try: return ast.literal_eval(s)
     except (ValueError,SyntaxError): return s
@@ -212,6 +215,7 @@ def _nest(pairs):
         d[path[-1]] = v
     return out
 
+# %% ../nbs/14_sweep.ipynb #f03dc04c
 class Sweep:
     "A sweep on this machine. What is done stands in a database in `out`: a sweep that was interrupted in any way goes on where it was."
     def __init__(self,
@@ -336,6 +340,7 @@ class ReportMetric(Callback):
             self.stopped = True
             raise CancelFitException()
 
+# %% ../nbs/14_sweep.ipynb #04a2c4ec
 def _train_one(job, tell):
     "Train what a job asks for. Returns how it ended: 'done' or 'stopped'."
     report = ReportMetric(job['metric'], tell)
@@ -360,6 +365,7 @@ def _attempt(job, tell):
         with atomic_path(Path(job['folder'])/'error.txt') as tmp: tmp.write_text(traceback.format_exc(), encoding='utf-8')
         return 'failed',f'{type(e).__name__}: {" ".join(str(e).split())}'
 
+# %% ../nbs/14_sweep.ipynb #93b7f631
 def _worker(conn, threads, gpu):
     "A process that trains what it is sent, until its parent is gone."
     def die_with_parent():
@@ -375,6 +381,7 @@ def _worker(conn, threads, gpu):
         while job := conn.recv(): conn.send(('end',_attempt(job, tell)))
     except (EOFError,BrokenPipeError): pass
 
+# %% ../nbs/14_sweep.ipynb #a3138f43
 def _optuna():
     try: import optuna
     except ImportError: raise SweepError('a sweep without a server needs Optuna: pip install "sr_fastai[sweep]"') from None
@@ -401,6 +408,7 @@ def _open(self:Sweep):
                   for p in self.params if not p.constant}
     return o
 
+# %% ../nbs/14_sweep.ipynb #ecec19fa
 @patch
 def _next(self:Sweep, o, left):
     "The next trial: one that was left in the middle, or a new one; None if there is none."
@@ -429,6 +437,7 @@ def _job(self:Sweep, trial, track):
     opts = dict(project=self.project, group=self.name, name=f'{self.name}-{trial.number:03}', job_type='sweep', **({'entity':self.entity} if self.entity else {}))
     return dict(config=trial.user_attrs['config'], folder=folder, metric=self.metric, train=self.train, make=self.make, begun=bool(values), track=opts if track else None)
 
+# %% ../nbs/14_sweep.ipynb #3d7df08c
 @patch
 def run(self:Sweep,
     n:int|None=None, # Runs to end before this call does; None: all
@@ -474,6 +483,7 @@ def run(self:Sweep,
     self.report()
     return self
 
+# %% ../nbs/14_sweep.ipynb #98f0f6b5
 @patch
 def _stop(self:Sweep, trial, epoch):
     if epoch not in self.bands: return False
@@ -539,6 +549,7 @@ def runs(self:Sweep):
                          seconds=round(t.duration.total_seconds(), 1) if t.duration else None, **vals, error=t.user_attrs.get('error')))
     return pd.DataFrame(rows, columns=['run','state','epochs',self.metric,'seconds',*[p.name for p in self.params if not p.constant],'error'])
 
+# %% ../nbs/14_sweep.ipynb #04332cf9
 @patch(as_prop=True)
 def best(self:Sweep):
     "The run whose metric was best in the end: run, value, config. None while there is none."
@@ -548,6 +559,7 @@ def best(self:Sweep):
     t = (max if self.goal=='maximize' else min)(done, key=lambda t: t.value)
     return dict(run=t.number, value=t.value, config=t.user_attrs['config'])
 
+# %% ../nbs/14_sweep.ipynb #4255ad6b
 class _Table:
     "The table of runs in a terminal, drawn over itself; elsewhere a line for each run that ends."
     def __init__(self, sweep, show): self.sweep,self.show,self.lines,self.last,self.to = sweep,show,0,0,sys.stdout # a run's output is redirected
@@ -576,6 +588,7 @@ class _Table:
         print((f'\x1b[{self.lines}A' if self.lines else '') + '\x1b[J' + '\n'.join(lines), file=self.to, flush=True)
         self.lines = len(lines)
 
+# %% ../nbs/14_sweep.ipynb #913832f1
 @patch
 def importance(self:Sweep)->dict: # Parameter to its share; empty if too little is known
     "How much of the metric's variation each parameter explains, by [fANOVA](https://proceedings.mlr.press/v32/hutter14.html) over the completed runs."
@@ -585,6 +598,7 @@ def importance(self:Sweep)->dict: # Parameter to its share; empty if too little 
     if len(done)<3 or len({t.value for t in done})<2 or not self.dists: return {}
     return o.importance.get_param_importances(self.study, evaluator=o.importance.FanovaImportanceEvaluator(seed=0))
 
+# %% ../nbs/14_sweep.ipynb #ff823621
 def _range(vs, up):
     "The scale that runs are shown on, and whether some are beyond it: a few that went astray must not make all others look alike."
     if not vs: return 0,1,False
@@ -596,6 +610,7 @@ def _range(vs, up):
     lo = max(vs.min(), mid-3*(best-mid))
     return lo,best,bool(lo>vs.min())
 
+# %% ../nbs/14_sweep.ipynb #c9bbed33
 @patch
 def plot(self:Sweep):
     "The search in one figure: values in the order of the runs, importance of the parameters, and all runs in parallel coordinates. Returns a matplotlib figure."
@@ -665,6 +680,7 @@ def plot(self:Sweep):
         ax.plot(xs, np.array(ys)[k]*(1-s)+np.array(ys)[np.minimum(k+1, m)]*s, color=accent if first else colour(val[t.number]), lw=3 if first else 1.2, alpha=1 if first else .75, ls='-' if t.state.name=='COMPLETE' else ':', zorder=4 if first else 2)
     return fig
 
+# %% ../nbs/14_sweep.ipynb #adaba8c4
 def _flat(d, at=()):
     for k,v in d.items():
         if isinstance(v, dict): yield from _flat(v, at+(k,))
