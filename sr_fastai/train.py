@@ -171,6 +171,7 @@ def config_device(
     "The device that a config names."
     return default_device() if config.device=='auto' else find_device(config.device)
 
+# %% ../nbs/13_train.ipynb #d4136aba
 def _generator(c):
     if not c.init: return Generator(c.scale, c.width, c.depth, c.head)
     net = load_weights(c.init, c.init_scale or c.scale)
@@ -218,6 +219,7 @@ def train(
     if not rank_distrib(): _write_results(learn, c, out, track, start)
     return learn
 
+# %% ../nbs/13_train.ipynb #488fb2b2
 def _for_agent(c):
     "Each run of W&B's agent is tracked, and has a folder of its own."
     if 'WANDB_SWEEP_ID' not in os.environ: return c
@@ -229,6 +231,7 @@ def _all_processes(learn):
     import sr_fastai.distributed # patches the learner; needs accelerate
     return learn.distrib_ctx()
 
+# %% ../nbs/13_train.ipynb #c1ae5c01
 def _write_results(learn, c, out, track, start):
     out.mkdir(parents=True, exist_ok=True)
     c.to_yaml(out/'config.yaml')
