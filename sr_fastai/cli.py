@@ -23,6 +23,7 @@ def megapixels(
     try: return int(float(s)*1e6) or None
     except (ValueError,OverflowError): raise argparse.ArgumentTypeError(f"{s!r} is no number of megapixels") from None
 
+# %% ../nbs/15_cli.ipynb #ca9c7ee2
 def _parser():
     p = argparse.ArgumentParser('sr_upscale', description='Enlarge a picture, or all pictures of a folder.')
     p.add_argument('src', metavar='IN', help='the picture, or a folder of pictures')
@@ -58,6 +59,7 @@ def beside(
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
     return src.with_name(f'{src.stem}_{tag}{src.suffix}')
 
+# %% ../nbs/15_cli.ipynb #cce6c887
 def _settings(args):
     "The arguments that `upscale_file` and `upscale_folder` share."
     return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile='auto' if args.tile is None else args.tile, precision=args.precision,
@@ -78,6 +80,7 @@ def _compared(src, out, original):
     def near(a): return f"PSNR {psnr(batch(a), batch(hr), border=border).item():.2f} dB, SSIM {ssim(batch(a), batch(hr), border=border).item():.4f}"
     return f"compared with {original}: {near(big)}; bicubic: {near(resize(small, hr.shape[:2]))}"
 
+# %% ../nbs/15_cli.ipynb #f90f362a
 def _one(src, out, args):
     "One picture; the exit code."
     if out.is_dir() or args.out and args.out.endswith(('/',os.sep)): out = out/beside(src, args.scale, args.size).name
@@ -107,6 +110,7 @@ def _many(src, out, args):
     print(f"{out}  {len(r.done)} done, {len(r.skipped)} done before, {len(r.failed)} failed")
     return 1 if r.failed or r.stopped else 0
 
+# %% ../nbs/15_cli.ipynb #ea9bf3c1
 def sr_upscale(
     argv:list|None=None # Arguments; None: the command line's
 )->int: # Exit code: 0 done, 1 some pictures of a folder failed, 2 bad input, 130 interrupted
