@@ -142,6 +142,7 @@ class Ledger:
     def _ends_well(self):
         with self.path.open('rb') as f: return f.seek(-1, 2) is not None and f.read(1)==b'\n'
 
+# %% ../nbs/06_folders.ipynb #ccb014a7
 @contextmanager
 def _alone(out):
     "Refuses a second run into the same folder; sweeps up what a killed one left."
@@ -228,6 +229,7 @@ def overlapped(
             if last: yield last[0],outcome(last[1].result)
         finally: reading.cancel()
 
+# %% ../nbs/06_folders.ipynb #4059947a
 def upscale_folder(
     src:str|os.PathLike, # A folder of pictures
     out:str|os.PathLike, # Where the results go; made if need be
