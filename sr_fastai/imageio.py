@@ -19,6 +19,7 @@ from .files import atomic_path, reworded
 class ImageError(ValueError):
     "A picture that can't be read or written; the message says which, why, and what to do."
 
+# %% ../nbs/03_imageio.ipynb #920c810e
 @dataclass
 class Picture:
     "A picture's values, and what belongs to them."
@@ -103,6 +104,7 @@ def _grey(a):
     "True where all channels are equal everywhere."
     return all((a[...,0]==a[...,i]).all() for i in range(1,a.shape[-1]))
 
+# %% ../nbs/03_imageio.ipynb #b8129c3b
 def from_pil(
     im:Image.Image, # In any mode that holds a picture; not rotated: an EXIF orientation stays as it is
     name:str='the picture' # What messages call it
@@ -127,6 +129,7 @@ def from_pil(
     if stored=='P' and _grey(a[...,:3]): a,mode = np.delete(a, (1,2), -1),mode.replace('RGB','L')
     return Picture(a, mode, stored, **meta)
 
+# %% ../nbs/03_imageio.ipynb #fb1c3868
 def check_float(
     a:np.ndarray, # Floats
     name:str='the picture' # What messages call it
@@ -173,6 +176,7 @@ def _tiff(f, name, max_pixels):
         return e
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=['only the first page is taken'] if many else [])
 
+# %% ../nbs/03_imageio.ipynb #76877762
 def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
@@ -214,6 +218,7 @@ def _upright(pic):
     if o>=5 and pic.dpi: pic.dpi = pic.dpi[::-1]
     return replace(pic, a=np.ascontiguousarray(pic.a))
 
+# %% ../nbs/03_imageio.ipynb #3ecc4a32
 def read_image(
     source:str|os.PathLike|bytes|io.IOBase, # A path, a file's content, or a file opened for reading bytes
     max_pixels:int|None=MAX_PIXELS, # Larger pictures are refused before they are decoded; None: never
@@ -255,6 +260,7 @@ def to_depth(
     x = a*np.float32(peak[dtype.str[1:]]/peak[a.dtype.str[1:]])
     return x if dtype.kind=='f' else (x+.5).astype(dtype)
 
+# %% ../nbs/03_imageio.ipynb #120cb03c
 def _clear_palette(im):
     "An RGBA image with a palette of 256 colours, the last of them for all that is fully transparent."
     a,p = np.asarray(im),im.quantize(255, Image.Quantize.FASTOCTREE)
@@ -307,6 +313,7 @@ def _pillow_args(pic, fmt, quality):
     else: d = dict(dpi=pic.dpi) if fmt=='BMP' else {}
     return {k:v for k,v in d.items() if v is not None}
 
+# %% ../nbs/03_imageio.ipynb #e4dccc7a
 def _png16(pic):
     "A PNG of 16 bits, as bytes. Its ancillary chunks are those that Pillow writes for a single pixel with the same metadata."
     import imagecodecs
@@ -320,6 +327,7 @@ def _png16(pic):
     a = imagecodecs.png_encode(pic.a[...,0] if pic.a.shape[-1]==1 else pic.a)
     return a[:33]+extra+a[33:] # signature and IHDR are 33 bytes
 
+# %% ../nbs/03_imageio.ipynb #c1bcd836
 def _write_tiff(f, pic):
     "A TIFF of any mode and depth. Pillow's writer has neither 16-bit colour nor, when it compresses, EXIF."
     import tifffile
@@ -352,6 +360,7 @@ def _write_tiff(f, pic):
             f.seek(where)
             f.write(data)
 
+# %% ../nbs/03_imageio.ipynb #1717060c
 def _fit(pic, fmt):
     "`pic` as far as a file of this format can hold it."
     deep = dict(PNG='u2', TIFF='f4').get(fmt, 'u1')
@@ -373,6 +382,7 @@ def _fit(pic, fmt):
         pic.a[...,-1] = 255*(pic.a[...,-1]>127)
     return replace(pic, stored=None) if fmt in ('JPEG','WEBP','AVIF','JPEG2000') else pic
 
+# %% ../nbs/03_imageio.ipynb #287f0a55
 def format_of(
     path:str|os.PathLike, # A file to write
     came:str|None=None # The format that the picture came in, for a path without a suffix
