@@ -2,7 +2,7 @@
 """Put trained weights among those that come with the package, with a full model card.
 
     sr_bench quality Set5/HR Set14/HR --model runs/base_x4/weights.safetensors --scale 4 --json figures.json
-    python recipes/ship.py runs/base_x4/weights.safetensors base --figures figures.json --purpose "clean pictures" --data "..." """
+    python recipes/ship.py runs/base_x4/weights.safetensors base figures.json --purpose "clean pictures" --data "..." """
 import json
 from pathlib import Path
 from fastcore.script import call_parse
@@ -19,8 +19,9 @@ def main(
     hardware:str='', # What it was trained on: the machine
     weaknesses:str='', # What it is not good at
     hours:float=None, # How long that took
+    command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
     licence:str='Apache-2.0' # Of the weights
 ):
     "Complete the card of trained weights and register them."
-    more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
+    more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
     print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
