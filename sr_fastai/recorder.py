@@ -54,6 +54,7 @@ class _SmoothLoss(AvgSmoothLoss):
         self.val = self.val.to(loss.device)
         self.val = torch.where(loss.isfinite(), torch.lerp(loss, self.val, self.beta), self.val)
 
+# %% ../nbs/10a_recorder.ipynb #ccc167d4
 class GANRecorder(Recorder):
     "Records the losses of both nets, and their terms."
     name = 'recorder'
