@@ -10,12 +10,13 @@ from nbconvert.preprocessors import Preprocessor
 root = Path(__file__).resolve().parent.parent
 
 class Directives(Preprocessor):
-    "Drop cells that nbdev hides, and the directives of the others."
+    "Drop cells and sources that nbdev hides, and the directives of the others."
     def preprocess(self, nb, resources):
         nb.metadata.language_info = dict(name='python') # of the code blocks
         nb.cells = [c for c in nb.cells if not re.search(r'^#\|\s*hide\s*$', c.source, re.M)]
         for c in nb.cells:
             if c.cell_type=='code':
+                if re.search(r'^#\|\s*echo:\s*false\s*$', c.source, re.M): c.metadata.transient = dict(remove_source=True) # what nbconvert's templates look at
                 c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M).strip()
                 # text output only: pictures are files, so that the README stays light
                 c.outputs = [o for o in c.outputs if o.output_type=='stream' and o.name=='stdout' or 'text/plain' in o.get('data', {}) and 'image/png' not in o.data]
