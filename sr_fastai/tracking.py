@@ -71,6 +71,7 @@ def commit()->str|None: # With '+' at the end if files were changed since
     try: return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
     except (OSError,subprocess.SubprocessError): return None
 
+# %% ../nbs/12_tracking.ipynb #dc82c2b0
 def _plain(o):
     "`o` as W&B's config takes it."
     if o is None or isinstance(o, (bool,int,float,str)): return o
@@ -131,6 +132,7 @@ def _has_key(settings):
         if hosts.keys() & {urlparse(settings.base_url).hostname,'api.wandb.ai'}: return True
     return False
 
+# %% ../nbs/12_tracking.ipynb #9fc953c1
 class Track(Callback):
     "Writes training to a W&B run: give it to `fit`, to as many as belong together, and `finish` it."
     order,remove_on_fetch,name = Recorder.order+1,True,'track'
@@ -296,59 +298,67 @@ class Track(Callback):
 
     def after_fit(self): self._deliver()
 
-    def log_weights(self,
-        file:str|Path, # What `export_weights` wrote
-        *aliases:str # Beside 'latest', for instance 'best'
-    ):
-        "Put a weights file and its card into the run as an artifact of type 'model', which names the data that it learned from."
-        self._artifact('weights', 'model', Path(file), aliases)
+# %% ../nbs/12_tracking.ipynb #95d499e8
+@patch
+def log_weights(self:Track,
+    file:str|Path, # What `export_weights` wrote
+    *aliases:str # Beside 'latest', for instance 'best'
+):
+    "Put a weights file and its card into the run as an artifact of type 'model', which names the data that it learned from."
+    self._artifact('weights', 'model', Path(file), aliases)
 
-    def log_checkpoint(self,
-        file:str|Path, # What training can go on from
-        *aliases:str # Beside 'latest'
-    ):
-        "Put a checkpoint into the run as an artifact of type 'checkpoint'."
-        self._artifact('checkpoint', 'checkpoint', Path(file), aliases)
+@patch
+def log_checkpoint(self:Track,
+    file:str|Path, # What training can go on from
+    *aliases:str # Beside 'latest'
+):
+    "Put a checkpoint into the run as an artifact of type 'checkpoint'."
+    self._artifact('checkpoint', 'checkpoint', Path(file), aliases)
 
-    def _artifact(self, name, kind, file, aliases):
-        if rank_distrib(): return
-        if not file.is_file(): raise FileNotFoundError(f'{file}: there is no such file to log')
-        self.start()
-        self.call(self._log_artifact, name, kind, file, aliases)
+@patch
+def _artifact(self:Track, name, kind, file, aliases):
+    if rank_distrib(): return
+    if not file.is_file(): raise FileNotFoundError(f'{file}: there is no such file to log')
+    self.start()
+    self.call(self._log_artifact, name, kind, file, aliases)
 
-    def _log_artifact(self, name, kind, file, aliases):
-        import wandb
-        data = self._data(wandb)
-        meta = dict(data and dict(data=data))
-        if kind=='model': meta['card'] = card = read_card(file)
-        a = wandb.Artifact(f'{name}-{self.wb.id}', kind, metadata=meta)
-        a.add_file(str(file))
-        if kind=='model':
-            with a.new_file('README.md') as f: f.write(card_md(file) if all(k in card for k in CARD_KEYS) else f'# {file.stem}\n\n' + ''.join(f'- **{k}**: {v}\n' for k,v in card.items()))
-        self.wb.log_artifact(a, aliases=['latest',*aliases])
+@patch
+def _log_artifact(self:Track, name, kind, file, aliases):
+    import wandb
+    data = self._data(wandb)
+    meta = dict(data and dict(data=data))
+    if kind=='model': meta['card'] = card = read_card(file)
+    a = wandb.Artifact(f'{name}-{self.wb.id}', kind, metadata=meta)
+    a.add_file(str(file))
+    if kind=='model':
+        with a.new_file('README.md') as f: f.write(card_md(file) if all(k in card for k in CARD_KEYS) else f'# {file.stem}\n\n' + ''.join(f'- **{k}**: {v}\n' for k,v in card.items()))
+    self.wb.log_artifact(a, aliases=['latest',*aliases])
 
-    def _data(self, wandb):
-        "Name of the data's artifact: a fingerprint and no image. The run uses it; offline, where W&B cannot say so, the run puts it there."
-        fp = getattr(self, 'fingerprint', None)
-        if not fp or not fp['sha256']: return None
-        name = f'data-{fp["sha256"][:12]}'
-        if not getattr(self, 'data_logged', False):
-            a = wandb.Artifact(name, 'dataset', metadata=fp)
-            with a.new_file('fingerprint.json') as f: json.dump(fp, f)
-            (self.wb.log_artifact if self.wb.offline else self.wb.use_artifact)(a)
-            self.data_logged = True
-        return name
+@patch
+def _data(self:Track, wandb):
+    "Name of the data's artifact: a fingerprint and no image. The run uses it; offline, where W&B cannot say so, the run puts it there."
+    fp = getattr(self, 'fingerprint', None)
+    if not fp or not fp['sha256']: return None
+    name = f'data-{fp["sha256"][:12]}'
+    if not getattr(self, 'data_logged', False):
+        a = wandb.Artifact(name, 'dataset', metadata=fp)
+        with a.new_file('fingerprint.json') as f: json.dump(fp, f)
+        (self.wb.log_artifact if self.wb.offline else self.wb.use_artifact)(a)
+        self.data_logged = True
+    return name
 
-    def finish(self,
-        ok:bool=True # False: it ended early, and the next run in this folder goes on with it
-    ):
-        "Deliver what is left and end the run; waits no longer than `timeout`."
-        if self.call is None: return
-        atexit.unregister(self.finish)
-        end = partial(self.wb.finish, 0 if ok else 1) if self.wb is not None and self.own else None
-        if not self.call.join(self.timeout, end): _say(f'did not finish within {self.timeout:g} s; what it has not uploaded stays on this machine for `wandb sync`')
-        if ok and self.folder: self._note.unlink(missing_ok=True)
-        self.call = None # the thread may still be at it, with the run
+# %% ../nbs/12_tracking.ipynb #354cf90d
+@patch
+def finish(self:Track,
+    ok:bool=True # False: it ended early, and the next run in this folder goes on with it
+):
+    "Deliver what is left and end the run; waits no longer than `timeout`."
+    if self.call is None: return
+    atexit.unregister(self.finish)
+    end = partial(self.wb.finish, 0 if ok else 1) if self.wb is not None and self.own else None
+    if not self.call.join(self.timeout, end): _say(f'did not finish within {self.timeout:g} s; what it has not uploaded stays on this machine for `wandb sync`')
+    if ok and self.folder: self._note.unlink(missing_ok=True)
+    self.call = None # the thread may still be at it, with the run
 
 # %% ../nbs/12_tracking.ipynb #2e6ff68e
 def read_run(
@@ -378,6 +388,7 @@ def read_run(
                                                           files=[o.path for o in r.artifact.manifest.contents], metadata=json.loads(r.artifact.metadata or '{}')))
     return out
 
+# %% ../nbs/12_tracking.ipynb #f6147557
 def _records(data, cls):
     "W&B's log is LevelDB's: blocks of 32 KiB after a header of 7 bytes, records in pieces of (checksum, length, kind); a killed run ends anywhere."
     at,whole = 7,b''
