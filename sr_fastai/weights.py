@@ -56,6 +56,7 @@ def _read(path):
     try: return data, meta, json.loads(meta['card']), json.loads(meta['config'])
     except (ValueError, KeyError, TypeError): raise WeightsError(f"{path} is damaged: its header lacks config or card; fetch it again") from None
 
+# %% ../nbs/02_weights.ipynb #3e369ef4
 def _load(path, sha256=None, strength=1.):
     "The generator in `path`, in eval mode, in fp32 on the CPU; its bytes must have the hash, if one is given."
     data,_,_,config = _read(path)
