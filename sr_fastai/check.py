@@ -43,6 +43,7 @@ class Finding:
         says,then = _kinds[self.kind]
         return f'{self.file} {says}{f" ({self.what})" if self.what else ""}: {then}'
 
+# %% ../nbs/08a_check.ipynb #8875e1c6
 def _look(f):
     "What there is to know about one file: (size as width and height, kinds, 16x16 differences as bits) or the error."
     try:
@@ -115,6 +116,7 @@ def check_images(
     order = list(_kinds)
     return sorted(found, key=lambda o: (order.index(o.kind),str(o.file))),len(todo)
 
+# %% ../nbs/08a_check.ipynb #6144970e
 def _doubles(hrs, good, most=10):
     "Images of which at most `most` of 256 bits differ."
     hrs = [f for f in hrs if good[f][2] is not None]
@@ -145,6 +147,7 @@ def _parser():
     d.add_argument('--clear', action='store_true', help='remove them')
     return p
 
+# %% ../nbs/08a_check.ipynb #9c010348
 def _check(args):
     found,n = check_images(args.path, args.lr, args.scale, args.size)
     for o in found: print(o)
