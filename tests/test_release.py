@@ -124,7 +124,8 @@ def test_twine_takes_both(built):
 def test_workflow_runs_ci_on_the_pythons_that_we_name():
     flow = yaml.safe_load((root/'.github'/'workflows'/'test.yml').read_text(encoding='utf-8'))
     job = flow['jobs']['test']
-    assert job['strategy']['matrix']['python']==cfg['python_versions'].split() and cfg['python_versions'].split()[0]==cfg['min_python']
+    named = cfg['python_versions'].split() # it may run on one more, before we promise that
+    assert {*named} <= {*job['strategy']['matrix']['python']} and named[0]==cfg['min_python']
     assert any(s.get('run')=='.ci/run' for s in job['steps'])
     for s in (s['run'] for j in flow['jobs'].values() for s in j['steps'] if 'run' in s):
         assert all((root/f).exists() for f in re.findall(r'(?:tools|\.ci)/[\w.]+', s))
