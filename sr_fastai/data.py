@@ -64,6 +64,7 @@ class ReadImage(Transform):
 
     def encodes(self, f): return self.cls(torch.from_numpy(self.pixels(f)))
 
+# %% ../nbs/08_data.ipynb #ebcb7aee
 def SRBlock(
     cls:type=TensorHR, # `TensorLR` or `TensorHR`
     change:callable=None # As in `ReadImage`
@@ -81,6 +82,7 @@ class PairTransform(ItemTransform):
         if o[0].ndim==3: return self.pair(*o, rng)
         return tuple(torch.stack(xs) for xs in zip(*[self.pair(lr, hr, rng) for lr,hr in zip(*o)]))
 
+# %% ../nbs/08_data.ipynb #a829b53b
 class PairedCrop(PairTransform):
     "A square of `size` LR pixels and the same square of HR: anywhere in training, the centre in validation."
     order = 1
@@ -105,6 +107,7 @@ class PairedCrop(PairTransform):
         t,l = (rng.randrange(h-n+1),rng.randrange(w-n+1)) if rng else ((h-n)//2,(w-n)//2)
         return lr[:,t:t+n,l:l+n],hr[:,t*s:(t+n)*s,l*s:(l+n)*s]
 
+# %% ../nbs/08_data.ipynb #0e53d9b2
 def _flip(x, axis): return x.flip(axis) if isinstance(x, Tensor) else np.flip(x, axis)
 
 class PairedDihedral(PairTransform):
@@ -132,6 +135,7 @@ class PairedPermute(PairTransform):
         c = rng.sample(range(3), 3)
         return lr[c],hr[c]
 
+# %% ../nbs/08_data.ipynb #9f1e4ff4
 class PairedDegrade(PairTransform):
     "LR made of the HR crop, drawn anew each time; LR's own pixels are not used. On the CPU only, so an item transform."
     order = 4
@@ -150,6 +154,7 @@ class PairedDegrade(PairTransform):
         def trim(x, n): return x[:,n:x.shape[1]-n,n:x.shape[2]-n]
         return trim(y, self.margin),trim(hr, self.margin*self.how.scale)
 
+# %% ../nbs/08_data.ipynb #22069f6b
 class CutBlur(ItemTransform):
     """A rectangle of HR in place of the same in LR, or the other way round, so that a network learns where to leave pixels alone ([Yoo et al. 2020](https://arxiv.org/abs/2004.00448)).
     LR is enlarged to HR's size for it: for networks that take it so. A batch transform, in training only."""
@@ -275,6 +280,7 @@ class PairDL(TfmdDL):
         for part in chunked(samps, self.bs, self.drop_last):
             yield tuple(_stack(cls, xs) for cls,xs in zip((TensorLR,TensorHR), zip(*[self.pair(s) for s in part])))
 
+# %% ../nbs/08_data.ipynb #b774323d
 def _stack(cls, xs):
     out = np.empty((len(xs),*xs[0].shape), np.uint8)
     for o,x in zip(out, xs): o[:] = x
