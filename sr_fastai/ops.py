@@ -100,6 +100,7 @@ def _csrc():
     pkg = Path(sr_fastai.__path__[0])
     return next(p for p in (pkg/'csrc', pkg.parent/'csrc') if p.exists())
 
+# %% ../nbs/00_ops.ipynb #1079cb65
 def _digest(o): return hashlib.sha256(json.dumps(o, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 def _stamp(p):
@@ -114,6 +115,7 @@ def _processor():
 
 def _cxx(): return shutil.which(os.environ.get('CXX','c++'))
 
+# %% ../nbs/00_ops.ipynb #b5d08ef6
 def _ninja_path():
     "The folder of ninja's binary; that of the package `ninja` counts, also when its environment isn't activated."
     with suppress(ImportError):
@@ -301,6 +303,7 @@ def _search(kind, build, again=False):
             _found[kind] = name,reason,build
         return name,reason
 
+# %% ../nbs/00_ops.ipynb #67b9a200
 def _mode():
     m = os.environ.get('SR_FASTAI_OPS', 'auto')
     if m not in ('auto','native','torch'): raise ValueError(f"SR_FASTAI_OPS must be 'auto', 'native' or 'torch', not {m!r}")
@@ -316,6 +319,7 @@ def _native(kind):
 
 _native._dynamo_marked_constant = True # all that `torch.compiler.assume_constant_result` does, but that imports the compiler: 1.5 s for everybody
 
+# %% ../nbs/00_ops.ipynb #0c734e17
 def backend(
     device='cpu' # A torch device or its name
 )->tuple: # ('native' or 'torch', why)
