@@ -93,6 +93,7 @@ def r1_penalty(
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False): grad, = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return grad.square().flatten(1).sum(1)
 
+# %% ../nbs/11_learner.ipynb #dd888588
 class SRGANLoss(GANLoss):
     """The loss of the net whose turn it is, from the generator's output and the original: `gen_loss_func(fake_logits, output, target)`, with `real_logits` as fourth if it says that it is `relativistic`,
     or `crit_loss_func(real_logits, fake_logits)`. `values` has every loss and term of the last batch by name, detached: (N,), or 0-d where there is no value for each image."""
@@ -253,6 +254,7 @@ def _check_data(dls, generator):
     scale,has = getattr(generator, 'scale', None),getattr(dls.train, 'scale', None)
     if None not in (scale,has) and scale!=has: raise ValueError(f"the generator enlarges {scale} times, but the data's HR pictures are {has} times as large as LR: use Generator(scale={has}) or data of scale {scale}")
 
+# %% ../nbs/11_learner.ipynb #18c60905
 class SRGANLearner(GANLearner):
     "A `GANLearner` whose nets do not leak into each other; `gan_learner` makes one."
     def __init__(self,
@@ -348,43 +350,9 @@ class SRGANLearner(GANLearner):
         "Train in bfloat16 mixed precision, on CPU too."
         return self.to_fp32().add_cb(GANMixedPrecision(AMPMode.BF16))
 
-    def generator_learner(self,
-        loss_func=None # Defaults to the generator's pixel loss, or L1
-    )->Learner:
-        "An ordinary `Learner` that trains the same generator alone, on its pixel loss, in the same precision and on the same devices."
-        if loss_func is None: loss_func = getattr(self.loss_func.gen_loss_func, 'pixel', PixelLoss())
-        learn = Learner(self.dls, self.model.generator, loss_func, opt_func=self.opt_func, lr=ifnone(first(tuplify(self.lr)), defaults.lr), wd=self.wd, moms=self.moms,
-                        metrics=[m for m in self.metrics if not isinstance(m, LossMetric)], path=self.path, model_dir=self.model_dir)
-        learn.remove_cb(ProgressCallback) # ours comes along
-        learn.logger = self.logger
-        return learn.add_cbs([cb.for_generator() for cb in self.cbs if hasattr(cb, 'for_generator')])
-
     def lr_find(self, **kwargs):
         "fastai's `lr_find` for pretraining the generator: a GAN has no loss whose fall would mean progress."
         return self.generator_learner().lr_find(**kwargs)
-
-    def pretrain(self,
-        n_epoch:int, # Epochs
-        lr_max:float|None=None, # Peak learning rate; the learner's own when `None`
-        **kwargs # Passed to `fit_one_cycle`
-    )->Learner: # The learner that did it, with its recorder
-        "Train the generator alone on its pixel loss, as every good SRGAN begins."
-        learn = self.generator_learner()
-        learn.fit_one_cycle(n_epoch, lr_max, **kwargs)
-        if self._grab_cbs(EMA):
-            learn.ema.keep()
-            self.ema.reset() # an average of other weights
-        return learn
-
-    def pretrain_critic(self,
-        n_epoch:int, # Epochs
-        lr:float|tuple|None=None, # Learning rate, or (generator's, critic's); the learner's own when `None`
-        **kwargs # Passed to `fit`
-    ):
-        "Train the critic alone against the generator as it is: the step between `pretrain` and `fit` in NoGAN training."
-        self.gan_trainer.alone = True
-        try: self.fit(n_epoch, lr, **kwargs)
-        finally: self.gan_trainer.alone = False
 
     def save(self, file, **kwargs):
         "fastai's `save`, with the averaged generator where there is an `EMA`."
@@ -404,14 +372,54 @@ class SRGANLearner(GANLearner):
             with averaged(self), atomic_path(self.path/fname) as tmp, _picklable_functions(): super().export(tmp, **kwargs)
         finally: self.dls,self.opt = dls,opt
 
-    def export_weights(self,
-        file:str|Path, # Where to, a name ending in .safetensors
-        start:nn.Module|None=None, # The generator that a GAN's training started from, so that `strength` can go between the two
-        **card # What to tell about the weights: data, command, licence, figures, ...
-    )->Path: # The file
-        "Write the generator's weights for `upscale(img, model=file)`."
-        if rank_distrib(): return
-        with averaged(self): return save_weights(self.model.generator, file, card, start)
+# %% ../nbs/11_learner.ipynb #03f03ad5
+@patch
+def generator_learner(self:SRGANLearner,
+    loss_func=None # Defaults to the generator's pixel loss, or L1
+)->Learner:
+    "An ordinary `Learner` that trains the same generator alone, on its pixel loss, in the same precision and on the same devices."
+    if loss_func is None: loss_func = getattr(self.loss_func.gen_loss_func, 'pixel', PixelLoss())
+    learn = Learner(self.dls, self.model.generator, loss_func, opt_func=self.opt_func, lr=ifnone(first(tuplify(self.lr)), defaults.lr), wd=self.wd, moms=self.moms,
+                    metrics=[m for m in self.metrics if not isinstance(m, LossMetric)], path=self.path, model_dir=self.model_dir)
+    learn.remove_cb(ProgressCallback) # ours comes along
+    learn.logger = self.logger
+    return learn.add_cbs([cb.for_generator() for cb in self.cbs if hasattr(cb, 'for_generator')])
+
+@patch
+def pretrain(self:SRGANLearner,
+    n_epoch:int, # Epochs
+    lr_max:float|None=None, # Peak learning rate; the learner's own when `None`
+    **kwargs # Passed to `fit_one_cycle`
+)->Learner: # The learner that did it, with its recorder
+    "Train the generator alone on its pixel loss, as every good SRGAN begins."
+    learn = self.generator_learner()
+    learn.fit_one_cycle(n_epoch, lr_max, **kwargs)
+    if self._grab_cbs(EMA):
+        learn.ema.keep()
+        self.ema.reset() # an average of other weights
+    return learn
+
+@patch
+def pretrain_critic(self:SRGANLearner,
+    n_epoch:int, # Epochs
+    lr:float|tuple|None=None, # Learning rate, or (generator's, critic's); the learner's own when `None`
+    **kwargs # Passed to `fit`
+):
+    "Train the critic alone against the generator as it is: the step between `pretrain` and `fit` in NoGAN training."
+    self.gan_trainer.alone = True
+    try: self.fit(n_epoch, lr, **kwargs)
+    finally: self.gan_trainer.alone = False
+
+# %% ../nbs/11_learner.ipynb #c161b388
+@patch
+def export_weights(self:SRGANLearner,
+    file:str|Path, # Where to, a name ending in .safetensors
+    start:nn.Module|None=None, # The generator that a GAN's training started from, so that `strength` can go between the two
+    **card # What to tell about the weights: data, command, licence, figures, ...
+)->Path: # The file
+    "Write the generator's weights for `upscale(img, model=file)`."
+    if rank_distrib(): return
+    with averaged(self): return save_weights(self.model.generator, file, card, start)
 
 # %% ../nbs/11_learner.ipynb #20121a4d
 def gan_learner(
