@@ -139,6 +139,7 @@ def _sync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../nbs/11d_checkpoint.ipynb #3d8c30ba
 class Checkpoint(Callback):
     "Writes all of a run's state into a folder, and goes on from there when the same `fit` is called again."
     order,run_valid = 100,False # after all others
@@ -182,123 +183,141 @@ class Checkpoint(Callback):
         self.column = None if monitor is None else names.index(monitor)
         self.column_name,self.sign = monitor,-1 if (self.mode or ('min' if _smaller.search(monitor or '') else 'max'))=='min' else 1
 
-    def _newest(self):
-        "The newest checkpoint that is whole, or twice None where a run begins."
-        damaged = None
-        for file in (self.last, self.folder/'previous.pt'):
-            try: sd = read_checkpoint(file)
-            except FileNotFoundError: continue
-            except DamagedError as e: damaged = damaged or e; continue
-            if damaged and process_rank()==0: warnings.warn(f"{damaged}. Going on from {file.name}, one checkpoint earlier.")
-            return file,sd
-        if damaged: raise damaged
-        return None,None
-
-    def _resume(self, file, sd):
-        learn = self.learn
-        _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()))
-        self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
-        self._load(sd)
-        if sd['batch']: self.pending = sd
-        if learn.logger is not noop:
-            print(f"{file}: {'finished' if self.start==learn.n_epoch else 'goes on'} after epoch {sd['epoch']} of {learn.n_epoch}" + (f", batch {sd['batch']}" if sd['batch'] else ''))
-            if hasattr(learn, 'recorder'):
-                for i,row in enumerate(learn.recorder.values): learn.logger(L(i) + row + L([''] if learn.recorder.add_time else []))
-        if self.start:
-            self.asleep = [(cb,cb.run) for cb in learn.cbs if cb is not self]
-            for cb,_ in self.asleep: cb.run = False
-
-    def _states(self): return {cb.name:_state(cb) for cb in self.learn.cbs if _has_state(cb)}
-
-    def _needed(self): return [cb.name for cb in self.learn.cbs if _has_state(cb) and not getattr(type(cb), 'optional', False)]
-
-    def _load(self, sd):
-        learn = self.learn
-        learn.model.load_state_dict(sd['model'])
-        learn.opt.load_state_dict(to_device(sd['opt'], next(learn.model.parameters()).device))
-        for p in learn.model.parameters(): p.grad = None # an interrupted batch leaves its own
-        learn.train_iter,learn.pct_train = sd['train_iter'],sd['pct_train']
-        for cb in learn.cbs:
-            if cb.name in sd['callbacks']: _set_state(cb, sd['callbacks'][cb.name])
-        _set_random_states(learn.dls, sd['random'][process_rank()])
-
-    def before_epoch(self):
-        if not self.ours: return
-        if self.epoch<self.start: raise CancelEpochException
-        if self.pending: self.learn.all_batches = self._remaining_batches
-
-    def before_train(self):
-        if not self.fitting: return
-        if self.pending:
-            self._load(self.pending) # again: an epoch's beginning resets what its middle needs
-            _set_random_states(self.dls, self.pending['began'][process_rank()])
-        if self.every: self.began = _random_states(self.dls)
-
-    def _remaining_batches(self):
-        "In place of the learner's `all_batches`, once."
-        del self.learn.all_batches
-        sd,self.pending = self.pending,None
-        self.learn.n_iter = len(self.dl)
-        batches = enumerate(self.dl)
-        for _ in islice(batches, sd['batch']): pass
-        _set_random_states(self.dls, sd['random'][process_rank()])
-        for o in batches: self.learn.one_batch(*o)
-
-    def after_batch(self):
-        if not self.fitting or not self.every: return
-        self.due = self.due or self.train_iter%self.every==0
-        if self.due and not getattr(self.learn, 'accumulating', False): self._save(self.epoch, self.iter+1)
-
-    def after_validate(self): self.validated = self.ours
-
-    def after_epoch(self):
-        if not self.ours: return
-        if self.epoch>=self.start: self._save_epoch()
-        elif self.epoch+1==self.start:
-            for cb,run in self.asleep: cb.run = run
-
-    def after_cancel_fit(self):
-        "A callback that ends the training after an epoch has finished it: it is not to go on."
-        if self.fitting and self.validated: self._save_epoch(stopped=True)
-
     def after_fit(self):
         if self.ours: self.fitting = False
 
-    def _save_epoch(self, stopped=False):
-        self.validated = False
-        value = None if self.column is None else self.final_record[self.column]
-        new = value is not None and not math.isnan(value) and (self.best is None or self.sign*value>self.sign*self.best['value'])
-        if new:
-            self.best = dict(column=self.column_name, value=float(value), epoch=self.epoch)
-            if process_rank()==0: self._export()
-        self._save(self.epoch+1, 0, stopped, new)
+# %% ../nbs/11d_checkpoint.ipynb #2c054e8b
+@patch
+def _newest(self:Checkpoint):
+    "The newest checkpoint that is whole, or twice None where a run begins."
+    damaged = None
+    for file in (self.last, self.folder/'previous.pt'):
+        try: sd = read_checkpoint(file)
+        except FileNotFoundError: continue
+        except DamagedError as e: damaged = damaged or e; continue
+        if damaged and process_rank()==0: warnings.warn(f"{damaged}. Going on from {file.name}, one checkpoint earlier.")
+        return file,sd
+    if damaged: raise damaged
+    return None,None
 
-    def _export(self):
-        file,card = self.folder/'best.safetensors',dict(epoch=self.epoch, figures={self.column_name:self.best['value']})
-        if hasattr(type(self.learn), 'export_weights'): self.learn.export_weights(file, **card)
-        elif hasattr(net := get_model(self.model), 'config'):
-            with averaged(self.learn): save_weights(net, file, card)
-        else: return # a net of others, for which the state alone is kept
-        _sync(file)
+@patch
+def _resume(self:Checkpoint, file, sd):
+    learn = self.learn
+    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()))
+    self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
+    self._load(sd)
+    if sd['batch']: self.pending = sd
+    if learn.logger is not noop:
+        print(f"{file}: {'finished' if self.start==learn.n_epoch else 'goes on'} after epoch {sd['epoch']} of {learn.n_epoch}" + (f", batch {sd['batch']}" if sd['batch'] else ''))
+        if hasattr(learn, 'recorder'):
+            for i,row in enumerate(learn.recorder.values): learn.logger(L(i) + row + L([''] if learn.recorder.add_time else []))
+    if self.start:
+        self.asleep = [(cb,cb.run) for cb in learn.cbs if cb is not self]
+        for cb,_ in self.asleep: cb.run = False
 
-    def _save(self, epoch, batch, stopped=False, new_best=False):
-        self.due = False
-        sd = dict(random=gather_objects(_random_states(self.dls)), began=gather_objects(self.began) if batch else None,
-                  callbacks=self._states()) # which processes may have to make together
-        if process_rank(): return
-        learn = self.learn
-        sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
-                  pct_train=learn.pct_train, model=learn.model.state_dict(), opt=learn.opt.state_dict())
-        sd = _plain(sd, 'the learner')
-        try:
-            with atomic_path(self.last) as tmp:
-                torch.save(sd, tmp)
-                _sync(tmp)
-                if new_best:
-                    with atomic_path(self.folder/'best.pt') as best:
-                        best.unlink()
-                        try: os.link(tmp, best)
-                        except OSError: shutil.copyfile(tmp, best) # a file system without links
-                if self.last.exists(): os.replace(self.last, self.folder/'previous.pt')
-            _sync(self.folder)
-        except (OSError,RuntimeError) as e: raise CheckpointError(f"{self.last} can't be written: {e}; what was there is whole: when there is room, start the run again") from e
+@patch
+def _states(self:Checkpoint): return {cb.name:_state(cb) for cb in self.learn.cbs if _has_state(cb)}
+
+@patch
+def _needed(self:Checkpoint): return [cb.name for cb in self.learn.cbs if _has_state(cb) and not getattr(type(cb), 'optional', False)]
+
+@patch
+def _load(self:Checkpoint, sd):
+    learn = self.learn
+    learn.model.load_state_dict(sd['model'])
+    learn.opt.load_state_dict(to_device(sd['opt'], next(learn.model.parameters()).device))
+    for p in learn.model.parameters(): p.grad = None # an interrupted batch leaves its own
+    learn.train_iter,learn.pct_train = sd['train_iter'],sd['pct_train']
+    for cb in learn.cbs:
+        if cb.name in sd['callbacks']: _set_state(cb, sd['callbacks'][cb.name])
+    _set_random_states(learn.dls, sd['random'][process_rank()])
+
+# %% ../nbs/11d_checkpoint.ipynb #1d50b07e
+@patch
+def before_epoch(self:Checkpoint):
+    if not self.ours: return
+    if self.epoch<self.start: raise CancelEpochException
+    if self.pending: self.learn.all_batches = self._remaining_batches
+
+@patch
+def before_train(self:Checkpoint):
+    if not self.fitting: return
+    if self.pending:
+        self._load(self.pending) # again: an epoch's beginning resets what its middle needs
+        _set_random_states(self.dls, self.pending['began'][process_rank()])
+    if self.every: self.began = _random_states(self.dls)
+
+@patch
+def _remaining_batches(self:Checkpoint):
+    "In place of the learner's `all_batches`, once."
+    del self.learn.all_batches
+    sd,self.pending = self.pending,None
+    self.learn.n_iter = len(self.dl)
+    batches = enumerate(self.dl)
+    for _ in islice(batches, sd['batch']): pass
+    _set_random_states(self.dls, sd['random'][process_rank()])
+    for o in batches: self.learn.one_batch(*o)
+
+# %% ../nbs/11d_checkpoint.ipynb #24a588c9
+@patch
+def after_batch(self:Checkpoint):
+    if not self.fitting or not self.every: return
+    self.due = self.due or self.train_iter%self.every==0
+    if self.due and not getattr(self.learn, 'accumulating', False): self._save(self.epoch, self.iter+1)
+
+@patch
+def after_validate(self:Checkpoint): self.validated = self.ours
+
+@patch
+def after_epoch(self:Checkpoint):
+    if not self.ours: return
+    if self.epoch>=self.start: self._save_epoch()
+    elif self.epoch+1==self.start:
+        for cb,run in self.asleep: cb.run = run
+
+@patch
+def after_cancel_fit(self:Checkpoint):
+    "A callback that ends the training after an epoch has finished it: it is not to go on."
+    if self.fitting and self.validated: self._save_epoch(stopped=True)
+
+@patch
+def _save_epoch(self:Checkpoint, stopped=False):
+    self.validated = False
+    value = None if self.column is None else self.final_record[self.column]
+    new = value is not None and not math.isnan(value) and (self.best is None or self.sign*value>self.sign*self.best['value'])
+    if new:
+        self.best = dict(column=self.column_name, value=float(value), epoch=self.epoch)
+        if process_rank()==0: self._export()
+    self._save(self.epoch+1, 0, stopped, new)
+
+@patch
+def _export(self:Checkpoint):
+    file,card = self.folder/'best.safetensors',dict(epoch=self.epoch, figures={self.column_name:self.best['value']})
+    if hasattr(type(self.learn), 'export_weights'): self.learn.export_weights(file, **card)
+    elif hasattr(net := get_model(self.model), 'config'):
+        with averaged(self.learn): save_weights(net, file, card)
+    else: return # a net of others, for which the state alone is kept
+    _sync(file)
+
+@patch
+def _save(self:Checkpoint, epoch, batch, stopped=False, new_best=False):
+    self.due = False
+    sd = dict(random=gather_objects(_random_states(self.dls)), began=gather_objects(self.began) if batch else None,
+              callbacks=self._states()) # which processes may have to make together
+    if process_rank(): return
+    learn = self.learn
+    sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
+              pct_train=learn.pct_train, model=learn.model.state_dict(), opt=learn.opt.state_dict())
+    sd = _plain(sd, 'the learner')
+    try:
+        with atomic_path(self.last) as tmp:
+            torch.save(sd, tmp)
+            _sync(tmp)
+            if new_best:
+                with atomic_path(self.folder/'best.pt') as best:
+                    best.unlink()
+                    try: os.link(tmp, best)
+                    except OSError: shutil.copyfile(tmp, best) # a file system without links
+            if self.last.exists(): os.replace(self.last, self.folder/'previous.pt')
+        _sync(self.folder)
+    except (OSError,RuntimeError) as e: raise CheckpointError(f"{self.last} can't be written: {e}; what was there is whole: when there is room, start the run again") from e
