@@ -314,7 +314,7 @@ def survives(
 # %% ../nbs/14_sweep.ipynb #2e6e4b5e
 class ReportMetric(Callback):
     "Tells a sweep its metric after each epoch, and ends the training when `tell` says so."
-    order,name,optional_state = Recorder.order+2,'report_metric',True
+    order,name,optional = Recorder.order+2,'report_metric',True
     def __init__(self,
         metric:str, # A column of the recorder, or `best_` and one
         tell:Callable # `tell(epochs, value)`: true to stop
@@ -601,7 +601,7 @@ def importance(self:Sweep)->dict: # Parameter to its share; empty if too little 
 # %% ../nbs/14_sweep.ipynb #ff823621
 def _range(vs, up):
     "The scale that runs are shown on, and whether some are beyond it: a few that went astray must not make all others look alike."
-    if not vs: return 0,1,False
+    if not len(vs): return 0,1,False
     vs = np.array(vs)
     if not up:
         lo,hi,cut = _range(-vs, True)

@@ -136,7 +136,7 @@ def _has_key(settings):
 class Track(Callback):
     "Writes training to a W&B run: give it to `fit`, to as many as belong together, and `finish` it."
     order,remove_on_fetch,name = Recorder.order+1,True,'track'
-    optional_state = True # training goes on with or without it
+    optional = True # training goes on with or without it
     def __init__(self,
         config:dict|None=None, # What the run was asked to do, a dict or a dataclass; what the learner knows of itself is put beside it, as `learner`
         project:str='sr_fastai', # W&B's project

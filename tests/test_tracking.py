@@ -7,6 +7,7 @@ from PIL import Image
 from fastai.vision.all import set_seed
 import wandb
 from wandb.sdk.lib import config_util
+from sr_fastai.checkpoint import Checkpoint
 from sr_fastai.data import div2k_dataloaders, untar_div2k
 from sr_fastai.learner import gan_learner
 from sr_fastai.models import Discriminator, Generator
@@ -179,6 +180,13 @@ def test_a_run_that_ended_early_goes_on_under_its_id(tmp_path, cache):
     fit(learn, 1, third)
     assert third.wb.id!=a['id']
     third.finish()
+
+def test_a_training_goes_on_with_tracking_or_without(tmp_path, cache):
+    for n,track in ((1,[]),(2,[Track(folder=tmp_path)]),(3,[])):
+        learn = learner(cache)
+        fit(learn, n, [*track, Checkpoint(tmp_path/'checkpoints')])
+        assert len(learn.recorder.values)==n
+        for t in track: t.finish()
 
 def test_the_function_of_an_agent(tmp_path, monkeypatch):
     "W&B's agent writes the run's values to a file and names it; `wandb.config` has them."
