@@ -165,11 +165,11 @@ def card_figures(
 )->dict[str,str]: # What was measured to a line of figures
     "The figures of one model as a model card has them, beside bicubic's."
     model = model or rows[-1]['model']
-    own,base = ({r['folder']:r for r in rows if r['model']==m} for m in (model,'bicubic'))
+    own,base = ({(r['folder'],r['jpeg']):r for r in rows if r['model']==m} for m in (model,'bicubic'))
     if not own: raise ValueError(f"{model} was not measured, only {', '.join(sorted({r['model'] for r in rows}))}")
     label = dict(psnr='{:.2f} dB', ssim='SSIM {:.4f}', psnr_rgb='{:.2f} dB (RGB)', ssim_rgb='SSIM {:.4f} (RGB)', lpips='LPIPS {:.4f}', lpips_vgg='LPIPS {:.4f} (VGG)')
     def line(r): return ', '.join(label[k].format(v) for k,v in r['mean'].items())
-    return {f"{k}, {len(r['pictures'])} pictures, x{r['scale']}"+(f", JPEG q{r['jpeg']}" if r['jpeg'] else ''):f"{line(r)} (bicubic {line(base[k])})" for k,r in own.items()}
+    return {f"{r['folder']}, {len(r['pictures'])} pictures, x{r['scale']}"+(f", JPEG q{r['jpeg']}" if r['jpeg'] else ''):f"{line(r)} (bicubic {line(base[k])})" for k,r in own.items()}
 
 # %% ../nbs/08b_quality.ipynb #71279359
 def _hardest(pred, target, side):

@@ -211,8 +211,11 @@ def train(
     track = Track(c, c.project, out, name=c.name) if c.project else None
     cbs = L(cbs) + L(track)
     with _all_processes(learn):
-        if c.pretrain: learn.pretrain(c.pretrain, c.pretrain_lr, cbs=cbs+kept('pretrain'))
-        start = deepcopy(learn.model.generator) if c.epochs and (c.init or c.pretrain) else None # of the GAN
+        # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
+        start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
+        if c.pretrain:
+            learn.pretrain(c.pretrain, c.pretrain_lr, cbs=cbs+kept('pretrain'))
+            if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
             fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), kept('gan', monitor=c.monitor)))

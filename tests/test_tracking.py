@@ -37,9 +37,13 @@ def fit(learn, n, track):
     return said.getvalue()
 
 def run_of(folder):
-    "The only run in a folder."
+    "The only run in a folder; W&B's service may still be writing it."
     one, = Path(folder).glob('wandb/offline-run-*')
-    return one,read_run(one)
+    for _ in range(100):
+        run = read_run(one)
+        if run['exit'] is not None: break
+        time.sleep(.1)
+    return one,run
 
 def test_a_run_has_all_that_is_promised(tmp_path, cache):
     learn = learner(cache, tmp_path)
