@@ -166,7 +166,7 @@ def page(
                 model = gr.Dropdown([(l,m) for l,m,_ in models], value='auto', label='Model', info='auto: the one that suits the file')
                 scale = gr.Radio(['2×','3×','4×','other'], value='2×', label='Scale')
                 other = gr.Number(2.5, minimum=1, maximum=8, step=.1, label='Times larger', visible=False)
-                strength = gr.Slider(0, 1, 1, step=.05, label='Strength', info='0: faithful, 1: all the texture that the GAN finds', visible=False)
+                strength = gr.Slider(0, 1, 1, step=.05, label='Strength', info='0: as the clean base, 1: all that these weights have learnt beside it', visible=False)
                 ensemble = gr.Checkbox(label='Ensemble', info='a little better, eight times the time')
                 go = gr.Button('Enlarge', variant='primary', interactive=False)
                 stop = gr.Button('Stop', variant='stop', visible=False)

@@ -39,7 +39,7 @@ def _parser():
     p.add_argument('--dry-run', action='store_true', help='say what would be written, and stop')
     p.add_argument('-q', '--quality', type=int, help='1 to 100, for JPEG, WebP and AVIF (95, 95, 90)')
     p.add_argument('--ensemble', action='store_true', help='a little better, eight times the time')
-    p.add_argument('--strength', type=float, default=1, help='of GAN weights: from 0, what they started from, to 1 (1)')
+    p.add_argument('--strength', type=float, default=1, help='of weights that keep what they started from, as gan and photo do: from 0, that start, to 1 (1)')
     p.add_argument('--consistent', action='store_true', help='correct the result until, downscaled, it is the picture again')
     p.add_argument('--tile', type=int, help="side of a tile in pixels of the picture")
     p.add_argument('--precision', default='auto', choices=('auto','fp32','bf16','fp16'), help='number format to compute in (auto)')

@@ -446,7 +446,7 @@ def upscale(
     device:str|torch.device='auto', # 'auto': an accelerator if there is one; for a tensor or a network, where it is
     threads:int|None=None, # Processor cores to use; None: as torch is set
     ensemble:bool=False, # The mean over eight flips and turns: a little better, eight times the time
-    strength:float=1., # Of GAN weights: from 0, what they started from, to 1, all that they learned
+    strength:float=1., # Of weights that keep what they started from: from 0, that start, to 1, all that they learned
     consistent:bool=False, # Corrects the result until, downscaled, it is the picture again
     progress=False, # True: a bar; or a function of the part done, 0..1, called after each tile; what it raises stops the work
     max_pixels:int|None=MAX_PIXELS # Larger files are refused before they are decoded; None: never

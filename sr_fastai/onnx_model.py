@@ -24,7 +24,7 @@ def export_onnx(
     model:Generator|str|os.PathLike, # What to export, stays as it is; or weights by name or from a file, as in `load_weights`
     path:str|os.PathLike, # The file to write, named `.onnx`
     scale:int|None=None, # Of weights by name: the scale wanted, as in `load_weights`
-    strength:float=1., # Of a GAN's weights, as in `load_weights`
+    strength:float=1., # As in `load_weights`
     half:bool=False, # Weights and convolutions in float16: half the size, and fast on most accelerators. The last sum stays in float32, so 8-bit levels hardly change
     card:dict|None=None # What to tell about it; None: the card of the weights, if they are named
 )->Path: # The file

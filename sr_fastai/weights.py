@@ -67,7 +67,7 @@ def _load(path, sha256=None, strength=1.):
     sd = {k:v.float() for k,v in sd.items()}
     start = {k:sd.pop(k) for k in list(sd) if k.startswith(START)}
     if not 0<=strength<=1: raise ValueError(f"strength must be from 0 to 1, not {strength!r}")
-    if strength<1 and not start: raise WeightsError(f"{path} has no start to go back to, so strength has to be 1; GAN weights have one")
+    if strength<1 and not start: raise WeightsError(f"{path} has no start to go back to, so strength has to be 1; gan and photo weights have one")
     if strength<1 and {k:v.shape for k,v in start.items()}!={START+k:v.shape for k,v in sd.items()}: raise WeightsError(f"{path} is damaged: its start does not fit its weights; fetch it again")
     try:
         # each block has tensors of its own: a lie about the depth must not cost memory or time
@@ -144,7 +144,7 @@ def _find(weights, scale, folder):
 def load_weights(
     weights:str|os.PathLike='base', # A name in the registry, or a `.safetensors` file
     scale:int|None=None, # The scale wanted; None: that of the file, or the smallest of that name
-    strength:float=1., # Of a GAN: 0 is what it started from, 1 all that it learned; between, the weights are interpolated ([Wang et al. 2018](https://arxiv.org/abs/1811.10515))
+    strength:float=1., # Of weights that keep their start, such as a GAN's: 0 is that start, 1 all that was learned from there; between, the weights are interpolated ([Wang et al. 2018](https://arxiv.org/abs/1811.10515))
     folder:str|os.PathLike=WEIGHTS # Where the shipped weights lie
 )->Generator: # In eval mode and fp32, on the CPU, without gradients
     "A trained generator, by name or from a file."
