@@ -12,6 +12,7 @@ from sr_fastai.metrics import *
 from sr_fastai.models import *
 from sr_fastai.onnx_model import export_onnx
 from sr_fastai.ops import pixel_shuffle_sigmoid
+from sr_fastai.optim import *
 from sr_fastai.recorder import *
 from sr_fastai.resample import *
 from sr_fastai.show import *

@@ -23,8 +23,9 @@ from .data import div2k_dataloaders, sr_dataloaders
 from .div2k import TRACKS, untar_div2k
 from .engine import find_device, half_type
 from .files import atomic_path
-from .learner import SRGANLearner, fused_adam, gan_learner
+from .learner import SRGANLearner, gan_learner
 from .models import Discriminator, Generator
+from .optim import fused_adam, muon
 from .show import SavePreviews
 from .tracking import Track, commit
 from .weights import load_weights
@@ -64,6 +65,8 @@ class TrainConfig:
 
     pretrain:NonNegativeInt=0 # Epochs of the generator alone, on its pixel loss, before the GAN's
     pretrain_lr:PositiveFloat=1e-3 # Peak of their learning rate
+    pretrain_opt:Literal['adam','muon']='adam' # Their optimizer; 'muon' learns faster
+    pretrain_rise:Annotated[float, Field(gt=0, lt=1)]=.25 # Share of them in which the learning rate rises
     epochs:NonNegativeInt=30 # Epochs of the GAN
     lr:PositiveFloat=1e-4 # Learning rate
     critic_lr:PositiveFloat|None=None # The discriminator's, if it is another
@@ -214,7 +217,7 @@ def train(
         # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
         start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
         if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, cbs=cbs+kept('pretrain'))
+            learn.pretrain(c.pretrain, c.pretrain_lr, partial(muon, wd=c.wd) if c.pretrain_opt=='muon' else None, pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'))
             if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
