@@ -332,11 +332,15 @@ class SRGANLearner(GANLearner):
 
     def to_fp16(self, **kwargs):
         "Train in float16 mixed precision, with a gradient scaler for each net; `kwargs` go to both."
-        return self.to_fp32().add_cb(GANMixedPrecision(AMPMode.FP16, **kwargs))
+        return self._to_half(GANMixedPrecision(AMPMode.FP16, **kwargs))
 
     def to_bf16(self):
         "Train in bfloat16 mixed precision, on CPU too."
-        return self.to_fp32().add_cb(GANMixedPrecision(AMPMode.BF16))
+        return self._to_half(GANMixedPrecision(AMPMode.BF16))
+
+    def _to_half(self, cb):
+        self.model.to(memory_format=torch.channels_last) # as convolutions of half types want it: a fifth faster on a processor
+        return self.to_fp32().add_cb(cb)
 
     def lr_find(self, **kwargs):
         "fastai's `lr_find` for pretraining the generator: a GAN has no loss whose fall would mean progress."
