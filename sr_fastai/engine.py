@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from itertools import combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement
 from numbers import Integral, Real
 from pathlib import Path
 import numpy as np, torch
@@ -130,7 +130,8 @@ def _free_memory(device):
         try: return int(next(l for l in Path(p).read_text().splitlines() if l.startswith(key))[len(key):].split()[0])
         except (OSError,ValueError,StopIteration): return math.inf
     group = '/sys/fs/cgroup/memory.' # of a container
-    return min(number('/proc/meminfo', 'MemAvailable:')*1024, number(group+'max')-min(number(group+'current'), 2**60))
+    used = min(number(group+'current'), 2**60)-min(number(group+'stat', 'inactive_file '), 2**60) # a cache of files gives way
+    return min(number('/proc/meminfo', 'MemAvailable:')*1024, number(group+'max')-max(used, 0))
 
 def _pixel_bytes(model, device):
     "About how many bytes a forward takes for each LR pixel."
@@ -215,6 +216,16 @@ def _final(a, size):
     if a.shape[:2]==(h,w): return a
     b = resize(a, (h,w))
     return b.clip(0, 1) if a.dtype.kind=='f' else b
+
+# %% ../nbs/05_engine.ipynb #fcb9dab3
+def _check_room(a, models, size):
+    "Raise `MemoryError` if the array `a` enlarged by `models`, one after another, and resampled to `size` (width, height) can't be held in memory."
+    sides = list(accumulate(models, lambda hw,m: (hw[0]*m.scale,hw[1]*m.scale), initial=a.shape[:2]))
+    if sides[-1]!=size[::-1]: sides.append(size[::-1])
+    # a step has its input and its output; a whole picture comes out of the last
+    need = max(h*w+H*W for (h,w),(H,W) in zip(sides, [*sides[1:],sides[-1]]))*a.itemsize*a.shape[-1]
+    free = _free_memory(torch.device('cpu'))
+    if need>free: raise MemoryError(f"{size[0]}x{size[1]} pixels, made of {a.shape[1]}x{a.shape[0]}, need {need/1e9:.1f} GB of memory and {free/1e9:.1f} GB are free; ask for a smaller scale or size")
 
 # %% ../nbs/05_engine.ipynb #ed005022
 def _matrix(m, n, rows, cols):
@@ -387,6 +398,7 @@ def upscale_picture(
     with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) if scale>1 else []
     if precision!='auto' and any(isinstance(m, OnnxModel) for m in models): raise ValueError("an ONNX file has the precision that it was made with: leave precision='auto', and see `export_onnx(half=...)`")
     a,colours,hides,whole = _planes(pic)
+    _check_room(pic.a, models, size)
     cast = torch.autocast(device.type, half) if half else nullcontext()
     work = [math.prod(m.scale for m in models[:i])**2 for i in range(len(models))] # pixels that each starts from
     # a finished build of the operator is used; nobody waits for a compiler here

@@ -383,11 +383,12 @@ def pretrain(self:SRGANLearner,
     n_epoch:int, # Epochs
     lr_max:float|None=None, # Peak learning rate; the learner's own when `None`
     opt_func=None, # Makes the optimizer: `muon` learns faster; the learner's own when `None`
+    loss_func=None, # As in `generator_learner`
     moms=(.95,.95,.95), # Momentum at the start, at the peak of the rate and at the end; fastai's dip to .85 costs `muon` .05 dB
     **kwargs # Passed to `fit_one_cycle`
 )->Learner: # The learner that did it, with its recorder
-    "Train the generator alone on its pixel loss, as every good SRGAN begins."
-    learn = self.generator_learner(opt_func=opt_func)
+    "Train the generator alone, as every good SRGAN begins."
+    learn = self.generator_learner(loss_func, opt_func)
     learn.fit_one_cycle(n_epoch, lr_max, moms=moms, **kwargs)
     if self._grab_cbs(EMA):
         learn.ema.keep()

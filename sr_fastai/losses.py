@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pixel_losses', 'perceptual_losses', 'l1', 'mse', 'charbonnier', 'PixelLoss', 'AdversarialLoss', 'PerceptualLoss',
-           'GeneratorLoss']
+           'ReconstructionLoss', 'GeneratorLoss']
 
 # %% ../nbs/09_losses.ipynb #d695a338
 import torch
@@ -142,6 +142,30 @@ def _check_weights(who, weights):
 
 perceptual_losses = dict(vgg19=PerceptualLoss, vgg16=lambda: PerceptualLoss('vgg16'), srgan=PerceptualLoss.srgan, lpips=lambda: LPIPS('vgg16'))
 
+def _perceptual(who, percep):
+    "A perceptual loss by its name; a function as it is."
+    if not isinstance(percep, str): return percep
+    if percep not in perceptual_losses: raise ValueError(f"{who}: percep must be one of {', '.join(perceptual_losses)} or a function, not {percep!r}")
+    return perceptual_losses[percep]()
+
+# %% ../nbs/09_losses.ipynb #a7d107a4
+class ReconstructionLoss(PixelLoss):
+    "`pixel + w_percep*perceptual`, as a loss function for a fastai `Learner`."
+    def __init__(self,
+        pixel:str='l1', # As in `PixelLoss`
+        percep:PerceptualLoss|LPIPS|str='lpips', # As in `GeneratorLoss`
+        w_percep:float=1. # Weight of the perceptual part, not negative
+    ):
+        super().__init__(pixel)
+        _check_weights('ReconstructionLoss', dict(w_percep=w_percep))
+        self.percep,self.w_percep = _perceptual('ReconstructionLoss', percep),w_percep
+
+    def per_image(self,
+        pred:Tensor, # (N, 3, H, W) in 0..1
+        target:Tensor # The same shape
+    )->Tensor: # (N,)
+        return super().per_image(pred, target) + self.w_percep*self.percep(pred, target)
+
 # %% ../nbs/09_losses.ipynb #593f9350
 class GeneratorLoss:
     "`w_pixel*pixel + w_adv*adversarial + w_percep*perceptual`, one value an image; the unweighted terms of the last call stand in `values`, their means in `terms`."
@@ -154,13 +178,10 @@ class GeneratorLoss:
         w_percep:float=1. # Weight of the perceptual part, not negative
     ):
         _check_weights('GeneratorLoss', dict(w_pixel=w_pixel, w_adv=w_adv, w_percep=w_percep))
-        if isinstance(percep, str):
-            if percep not in perceptual_losses: raise ValueError(f"GeneratorLoss: percep must be one of {', '.join(perceptual_losses)} or a function, not {percep!r}")
-            percep = perceptual_losses[percep]()
-        self.adv,self.pixel,self.percep = adv,PixelLoss(pixel),percep
+        self.adv,self.pixel,self.percep = adv,PixelLoss(pixel),_perceptual('GeneratorLoss', percep)
         self.w_pixel,self.w_adv,self.w_percep = w_pixel,w_adv,w_percep
         self.relativistic = adv.relativistic # a call needs `real_logits`
-        self.names = ('pixel','adv') if percep is None else ('pixel','adv','percep') # of the terms
+        self.names = ('pixel','adv') if self.percep is None else ('pixel','adv','percep') # of the terms
         self.values = {} # name to (N,), detached
 
     @property

@@ -37,9 +37,9 @@ def orthogonalized(
         x = a*x + (b*p + c*p@p)@x
     return x.mT if m.shape[-2]>m.shape[-1] else x
 
-# %% ../nbs/09a_optim.ipynb #57cf333b
+# %% ../nbs/09a_optim.ipynb #f3ec5cef
 class Muon(torch.optim.Optimizer):
-    "Momentum with an orthogonalized step for weights of two and more dimensions, (out, in, ...) seen as (out, in\*...), and AdamW's for others."
+    "Momentum with an orthogonalized step for weights of two and more dimensions, each seen as (out, all else), and AdamW's for others."
     def __init__(self,
         params, # Parameters, or groups of them
         lr:float=1e-3, # Learning rate

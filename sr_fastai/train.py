@@ -24,6 +24,7 @@ from .div2k import TRACKS, untar_div2k
 from .engine import find_device, half_type
 from .files import atomic_path
 from .learner import SRGANLearner, gan_learner
+from .losses import ReconstructionLoss
 from .models import Discriminator, Generator
 from .optim import fused_adam, muon
 from .show import SavePreviews
@@ -66,6 +67,7 @@ class TrainConfig:
     pretrain:NonNegativeInt=0 # Epochs of the generator alone, on its pixel loss, before the GAN's
     pretrain_lr:PositiveFloat=1e-3 # Peak of their learning rate
     pretrain_opt:Literal['adam','muon']='adam' # Their optimizer; 'muon' learns faster
+    pretrain_percep:NonNegativeFloat=0. # Weight of the perceptual loss in them; 0: there is none
     pretrain_rise:Annotated[float, Field(gt=0, lt=1)]=.25 # Share of them in which the learning rate rises
     epochs:NonNegativeInt=30 # Epochs of the GAN
     lr:PositiveFloat=1e-4 # Learning rate
@@ -198,6 +200,11 @@ def config_learner(
     return learn if half is None else learn.to_bf16() if half==torch.bfloat16 else learn.to_fp16()
 
 # %% ../nbs/13_train.ipynb #b65c1094
+def _pretrain_loss(c, learn):
+    if not c.pretrain_percep: return
+    if not c.percep: raise ValueError(f'pretrain_percep: {c.pretrain_percep:g} of no perceptual loss: name one, for instance percep=lpips')
+    return ReconstructionLoss(c.pixel, learn.loss_func.gen_loss_func.percep, c.pretrain_percep)
+
 # what may differ when a training goes on: none of it changes what is learnt; the schedule is compared by the checkpoint itself
 _free = {'pretrain','epochs','out','device','workers','monitor','whole','every','project','name'}
 
@@ -217,7 +224,7 @@ def train(
         # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
         start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
         if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, partial(muon, wd=c.wd) if c.pretrain_opt=='muon' else None, pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'))
+            learn.pretrain(c.pretrain, c.pretrain_lr, partial(muon, wd=c.wd) if c.pretrain_opt=='muon' else None, _pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'))
             if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]

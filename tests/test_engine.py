@@ -394,3 +394,13 @@ upscale_file(sys.argv[1], sys.argv[2], model=Generator(width=64, depth=1), consi
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"""
     r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'a.jpg'), str(tmp_path/'b.png'), str(consistent)], capture_output=True, text=True, check=True)
     assert float(r.stdout)<1500
+
+def test_no_room_for_the_result_is_told_before_the_work(monkeypatch):
+    "A process that uses more than there is gets killed, and nobody tells why."
+    monkeypatch.setattr(engine, '_free_memory', lambda device: 3*64*64*8-1) # the result, as it comes out of the network and as it is given
+    a,net = np.zeros((64,64,3), np.uint8),Generator(2, width=4, depth=0)
+    worked = []
+    with pytest.raises(MemoryError, match='128x128 pixels, made of 64x64, need .* smaller scale or size'): upscale(a, model=net, progress=worked.append)
+    assert worked==[]
+    monkeypatch.setattr(engine, '_free_memory', lambda device: 3*64*64*8)
+    assert upscale(a, model=net).shape==(128,128,3)
