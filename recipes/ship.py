@@ -19,9 +19,10 @@ def main(
     hardware:str='', # What it was trained on: the machine
     weaknesses:str='', # What it is not good at
     hours:float=None, # How long that took
+    cost:float=None, # What it costs, by `benchmarks/bench_models.py`
     command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
     licence:str='Apache-2.0' # Of the weights
 ):
     "Complete the card of trained weights and register them."
-    more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
+    more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, cost=cost, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
     print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))

@@ -115,12 +115,12 @@ def register_weights(
     folder:str|os.PathLike=WEIGHTS, # Where the shipped weights lie
     **more # What the card is to say beside what it says
 )->dict: # Its entry
-    "Put a trained file among the shipped weights: copies it, writes its model card, and lists it, in place of an older one of that name and scale."
+    "Put a trained file among the shipped weights: stores it in float16, writes its model card, and lists it, in place of an older one of that name and scale."
     folder,(data,meta,card,config) = Path(folder),_read(path)
     card = {**card, **more}
     if missing := [k for k in CARD_KEYS if k not in card]: raise WeightsError(f"{path}: its card lacks {', '.join(missing)}; give them here or to `save_weights`")
     model = _load(path)
-    if more: data = safetensors.torch.save(safetensors.torch.load(data), {**meta, 'card':json.dumps(card)})
+    data = safetensors.torch.save({k:v.half() for k,v in safetensors.torch.load(data).items()}, {**meta, 'card':json.dumps(card)})
     entry = dict(name=name, scale=model.scale, file=f'{name}_x{model.scale}.safetensors', sha256=hashlib.sha256(data).hexdigest(), size=len(data), licence=card['licence'])
     folder.mkdir(parents=True, exist_ok=True)
     others = [o for o in registry(folder) if (o['name'],o['scale'])!=(name,model.scale)]
@@ -170,8 +170,8 @@ def models_table(
 )->str: # Markdown
     "The shipped weights and what they are for, with figures of their cards."
     def figure(card, s): return next((v.split(' (bicubic')[0] for k,v in card['figures'].items() if k.startswith(s) and 'JPEG' not in k), '')
-    rows = [['model','scale','for',*sets,'size'], ['---']*(4+len(sets))]
+    rows = [['model','scale','for',*sets,'cost','size'], ['---']*(5+len(sets))]
     for o in registry(folder):
         card = read_card(o['name'], o['scale'], folder)
-        rows.append([f"`{o['name']}`", f"x{o['scale']}", card['purpose'], *(figure(card, s) for s in sets), f"{o['size']/1e6:.1f} MB"])
+        rows.append([f"`{o['name']}`", f"x{o['scale']}", card['purpose'], *(figure(card, s) for s in sets), f"{card['cost']:.2f}" if 'cost' in card else '', f"{o['size']/1e6:.1f} MB"])
     return '\n'.join(f"| {' | '.join(r)} |" for r in rows)
