@@ -30,7 +30,7 @@ def _parser():
     p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder; without it, NAME_x2 beside IN')
     p.add_argument('-s', '--scale', type=float, default=2, help='how many times larger (2)')
     p.add_argument('--size', type=_size, metavar='WxH', help='the final size in pixels, instead of --scale')
-    p.add_argument('-m', '--model', default='auto', help="shipped weights by name, or a .safetensors file (auto)")
+    p.add_argument('-m', '--model', default='auto', help="shipped weights by name, or a .safetensors or .onnx file (auto)")
     p.add_argument('-r', '--recursive', action='store_true', help='the folders in a folder too')
     p.add_argument('--name', default='{stem}', help='names of the results of a folder: {stem}, {scale}, {suffix} ({stem})')
     p.add_argument('--format', help='suffix of the results of a folder, for instance png')
@@ -45,7 +45,7 @@ def _parser():
     p.add_argument('--precision', default='auto', choices=('auto','fp32','bf16','fp16'), help='number format to compute in (auto)')
     p.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps, xpu (auto)')
     p.add_argument('--threads', type=int, help='processor cores to use')
-    p.add_argument('--ray', metavar='ADDRESS', help='spread a folder over a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto')
+    p.add_argument('--ray', metavar='ADDRESS', help='spread a folder over a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or local')
     p.add_argument('--max-pixels', type=megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
     return p
 

@@ -44,6 +44,7 @@ class TrainConfig:
     size:PositiveInt=128 # Side of the LR crop, in pixels
     bs:PositiveInt=6 # Pairs in a batch
     crops:PositiveInt=16 # Samples taken from each image per epoch
+    flips:bool=True # The eight flips and quarter turns, in training
     colours:bool=False # Also permute the colours
     seed:int=0 # Of weights, order and crops
 
@@ -164,7 +165,7 @@ def config_dls(
 )->DataLoaders: # Of batches (LR, HR)
     "The pairs that a config names."
     c = config
-    kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, colours=c.colours, seed=c.seed, fresh=c.fresh, num_workers=c.workers, device=config_device(c))
+    kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, flips=c.flips, colours=c.colours, seed=c.seed, fresh=c.fresh, num_workers=c.workers, device=config_device(c))
     path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' else c.track, sample=c.data=='sample') if c.data in ('div2k','sample') else Path(c.data)
     made = getattr(degrade, c.track)(c.scale)
     if (path/'DIV2K_train_HR').is_dir(): return div2k_dataloaders(path, track=c.track if c.track in TRACKS and not c.fresh else made, **kwargs)
@@ -262,7 +263,7 @@ def _write_results(learn, c, out, track, start):
 def _parser():
     p = argparse.ArgumentParser('sr_train', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, usage='sr_train [FILE.yaml] [--OPTION VALUE ...]',
         description='Train a generator against a discriminator.\nThe same command again goes on where it stopped, after a kill too.',
-        epilog='examples:\n  sr_train --data sample --size 32 --epochs 2    a minute, to see it work\n  sr_train --epochs 30 --bs 6 --head conv        the thesis, on DIV2K\n  sr_train photos.yaml --lr 2e-4 --out runs/b    a file of options, two of them changed')
+        epilog='examples:\n  sr_train --data sample --size 32 --epochs 2 --out runs/look    a minute, to see it work\n  sr_train --epochs 30 --bs 6 --head conv                        the thesis, on DIV2K\n  sr_train photos.yaml --lr 2e-4 --out runs/b                    a file of options, two of them changed')
     p.add_argument('config', nargs='?', metavar='FILE.yaml', help='lines of `option: value`; options on the command line win')
     docs = docments(TrainConfig)
     for f in dataclasses.fields(TrainConfig):
