@@ -11,22 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 from fastcore.basics import chunked,num_cpus
+from .imageio import read_uint8
 
 # %% ../nbs/07a_cache.ipynb #9a2ac033
 def read_rgb(
     f:Path # An image file that Pillow can read
 )->np.ndarray: # (3, H, W) uint8
     "The pixels of `f`, upright; grey becomes RGB, alpha is dropped, 16 bits become 8."
-    try:
-        with Image.open(f) as im:
-            im = ImageOps.exif_transpose(im)
-            if im.mode.startswith('I'): im = Image.fromarray(np.rint(np.asarray(im)/257).astype(np.uint8))
-            return np.ascontiguousarray(np.asarray(im.convert('RGB')).transpose(2,0,1))
-    except FileNotFoundError: raise
-    except Exception as e: raise ValueError(f'{f} cannot be read as an image ({e}): replace it or take it out') from e
+    return np.ascontiguousarray(read_uint8(f).transpose(2,0,1))
 
 # %% ../nbs/07a_cache.ipynb #5507148a
 def sha256(

@@ -67,14 +67,12 @@ def _settings(args):
 
 def _compared(src, out, original):
     "How near the result `out` and a bicubic enlargement of `src` come to the original, as a line."
-    import numpy as np, torch
-    from PIL import Image, ImageOps
+    import torch
+    from sr_fastai.imageio import read_uint8
     from sr_fastai.metrics import psnr, ssim
     from sr_fastai.resample import resize
-    def pixels(p):
-        with Image.open(p) as im: return np.asarray(ImageOps.exif_transpose(im).convert('RGB'))
     def batch(a): return torch.from_numpy(a.copy()).permute(2,0,1)[None]/255
-    small,big,hr = pixels(src),pixels(out),pixels(original)
+    small,big,hr = (read_uint8(p) for p in (src,out,original))
     if big.shape!=hr.shape: raise ValueError(f"{original} is {hr.shape[1]}x{hr.shape[0]}, but the result {out} is {big.shape[1]}x{big.shape[0]}: the original must be of that size")
     border = round(hr.shape[0]/small.shape[0])
     def near(a): return f"PSNR {psnr(batch(a), batch(hr), border=border).item():.2f} dB, SSIM {ssim(batch(a), batch(hr), border=border).item():.4f}"

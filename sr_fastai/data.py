@@ -433,8 +433,9 @@ def _photos(path, least):
     if len(fs)<least: raise FileNotFoundError(f'{path} has {len(fs)} image files, fewer than {least}: give a folder of photographs')
     return fs
 
-def _both(path, valid): return (_photos(path, least=1) + _photos(valid, least=1)).unique()
-def _below(f, folder): return folder in f.parents
+# folders may be named in two ways, and a photograph must not be in both sets
+def _both(path, valid): return (_photos(path, least=1) + _photos(valid, least=1)).map(lambda f: Path(os.path.abspath(f))).unique()
+def _below(f, folder): return Path(os.path.abspath(folder)) in f.parents
 
 def _random_split(items, valid_pct, seed):
     n = max(1, int(valid_pct*len(items))) # at least one for validation

@@ -121,17 +121,19 @@ def _is_oom(e): return isinstance(e, (torch.OutOfMemoryError,MemoryError)) or an
 
 MOST_PIXELS = 2**18 # of a tile with its overlap, on a processor: 25 MB for each of the few layers of 48 channels that are alive at a time, in bfloat16
 
+def _number(path, key=''):
+    "The number after `key` in a file of the kernel's; infinity where there is none."
+    try: return int(next(l for l in Path(path).read_text().splitlines() if l.startswith(key))[len(key):].split()[0])
+    except (OSError,ValueError,StopIteration): return math.inf
+
 def _free_memory(device):
     "Bytes that can be had on `device`; infinity where nobody tells."
     of = getattr(torch, device.type)
     if hasattr(of, 'mem_get_info'): return of.mem_get_info(device)[0]+of.memory_reserved(device)-of.memory_allocated(device)
-    def number(p, key=''):
-        "The number after `key` in a file of the kernel's."
-        try: return int(next(l for l in Path(p).read_text().splitlines() if l.startswith(key))[len(key):].split()[0])
-        except (OSError,ValueError,StopIteration): return math.inf
     group = '/sys/fs/cgroup/memory.' # of a container
-    used = min(number(group+'current'), 2**60)-min(number(group+'stat', 'inactive_file '), 2**60) # a cache of files gives way
-    return min(number('/proc/meminfo', 'MemAvailable:')*1024, number(group+'max')-max(used, 0))
+    limit = _number(group+'max')
+    if limit<math.inf: limit -= _number(group+'current')-sum(_number(group+'stat', o) for o in ('active_file ','inactive_file ')) # files in the cache give way
+    return min(_number('/proc/meminfo', 'MemAvailable:')*1024, limit)
 
 def _pixel_bytes(model, device):
     "About how many bytes a forward takes for each LR pixel."
@@ -218,13 +220,14 @@ def _final(a, size):
     return b.clip(0, 1) if a.dtype.kind=='f' else b
 
 # %% ../nbs/05_engine.ipynb #fcb9dab3
-def _check_room(a, models, size):
-    "Raise `MemoryError` if the array `a` enlarged by `models`, one after another, and resampled to `size` (width, height) can't be held in memory."
+def _check_room(a, models, size, more=0):
+    "Raise `MemoryError` if the array `a` enlarged by `models`, one after another, resampled to `size` (width, height), and copied with `more` channels if it has to be, can't be held in memory beside `a`."
     sides = list(accumulate(models, lambda hw,m: (hw[0]*m.scale,hw[1]*m.scale), initial=a.shape[:2]))
     if sides[-1]!=size[::-1]: sides.append(size[::-1])
-    # a step has its input and its output; a whole picture comes out of the last
-    need = max(h*w+H*W for (h,w),(H,W) in zip(sides, [*sides[1:],sides[-1]]))*a.itemsize*a.shape[-1]
-    free = _free_memory(torch.device('cpu'))
+    pixels = [0] + [h*w for h,w in sides[1:]] # of what is made
+    need = max([(i+j)*a.shape[-1] for i,j in zip(pixels, pixels[1:])] + [pixels[-1]*(a.shape[-1]+more)])*a.itemsize
+    swap = _number('/proc/meminfo', 'SwapFree:')*1024
+    free = _free_memory(torch.device('cpu')) + (swap if swap<math.inf else 0)
     if need>free: raise MemoryError(f"{size[0]}x{size[1]} pixels, made of {a.shape[1]}x{a.shape[0]}, need {need/1e9:.1f} GB of memory and {free/1e9:.1f} GB are free; ask for a smaller scale or size")
 
 # %% ../nbs/05_engine.ipynb #ed005022
@@ -398,7 +401,8 @@ def upscale_picture(
     with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) if scale>1 else []
     if precision!='auto' and any(isinstance(m, OnnxModel) for m in models): raise ValueError("an ONNX file has the precision that it was made with: leave precision='auto', and see `export_onnx(half=...)`")
     a,colours,hides,whole = _planes(pic)
-    _check_room(pic.a, models, size)
+    one = np.empty((1,1,a.shape[-1]), a.dtype)
+    _check_room(a, models, size, 0 if np.shares_memory(one, whole(one)) else pic.a.shape[-1])
     cast = torch.autocast(device.type, half) if half else nullcontext()
     work = [math.prod(m.scale for m in models[:i])**2 for i in range(len(models))] # pixels that each starts from
     # a finished build of the operator is used; nobody waits for a compiler here

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'ImageError', 'Picture', 'from_pil', 'check_float',
-           'load_exif', 'read_image', 'to_depth', 'to_pil', 'format_of', 'encode_image', 'write_image']
+           'load_exif', 'read_image', 'read_uint8', 'to_depth', 'to_pil', 'format_of', 'encode_image', 'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
-import importlib, io, os, re, struct, threading
+import importlib, io, os, re, struct, threading, warnings
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from .files import atomic_path, reworded
 
 # %% ../nbs/03_imageio.ipynb #f4af694b
@@ -256,6 +256,20 @@ def read_image(
         # decoders fail in every way there is
         except Exception as e: raise ImageError(f"{name} is damaged or cut short: {' '.join(str(e).split())[:150] or type(e).__name__}") from None
 
+# %% ../nbs/03_imageio.ipynb #b289cfcc
+def read_uint8(
+    path:str|os.PathLike, # Any file that Pillow reads
+    mode:str|None='RGB' # 'RGB' or 'L'; None: grey stays grey
+)->np.ndarray: # (H, W, 3), or (H, W) for grey
+    "The pixels of a picture, upright, without alpha, 16 bits made 8. `ImageError` if it can't be read."
+    try:
+        with Image.open(path) as im:
+            im = ImageOps.exif_transpose(im)
+            if im.mode.startswith('I'): im = Image.fromarray(np.rint(np.asarray(im)/257).astype(np.uint8)) # Pillow would clip it
+            return np.asarray(im.convert(mode or ('L' if im.mode in ('1','L','LA') else 'RGB')))
+    except FileNotFoundError: raise
+    except Exception as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
+
 # %% ../nbs/03_imageio.ipynb #764f2c3b
 def to_depth(
     a:np.ndarray, # uint8, uint16, or float in 0..1
@@ -316,7 +330,13 @@ def _pillow_args(pic, fmt, quality):
         if pic.xmp: info.add_itxt('XML:com.adobe.xmp', pic.xmp.decode('utf-8', 'replace'))
         for k,v in pic.chunks: info.add_text(*v) if k==b'tEXt' else info.add(k, v)
         d |= dict(pnginfo=info, dpi=pic.dpi)
-    elif fmt=='JPEG': d |= dict(quality=quality or 95, subsampling=0, dpi=pic.dpi and tuple(round(o) for o in pic.dpi), xmp=pic.xmp)
+    elif fmt=='JPEG':
+        d |= dict(quality=quality or 95, subsampling=0, dpi=pic.dpi and tuple(round(o) for o in pic.dpi), xmp=pic.xmp)
+        # a segment of a JPEG holds 65533 bytes, and XMP's begins with 29 of its own
+        for k,most in (('exif',65533),('xmp',65504)):
+            if len(d[k] or b'')>most:
+                warnings.warn(f'{k.upper()} of {len(d[k]):,} bytes is more than a JPEG holds, so it is left out; a PNG or TIFF keeps it')
+                d[k] = None
     elif fmt=='WEBP': d |= dict(quality=quality or 95, xmp=pic.xmp)
     elif fmt=='AVIF': d |= dict(quality=quality or 90, xmp=pic.xmp, subsampling='4:4:4')
     else: d = dict(dpi=pic.dpi) if fmt=='BMP' else {}

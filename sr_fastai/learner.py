@@ -262,6 +262,7 @@ class SRGANLearner(GANLearner):
         r1_every:int=16, # The critic's batches from one penalty to the next
         cbs=None, # Additional callbacks
         metrics=None, # Additional metrics
+        moms:tuple=(.95,.95,.95), # Momentum of `fit_one_cycle` at its start, at the peak of the rate and at its end; fastai's dip to .85 costs `muon` .05 dB
         **kwargs # Passed to `Learner`
     ):
         _check_data(dls, generator)
@@ -274,7 +275,7 @@ class SRGANLearner(GANLearner):
         if ema is not None: own.append(EMA(ema))
         self.checked = set() # phases whose first batch both nets have proved to take
         # `GANLearner`'s own makes the model, loss and trainer that this class is there to replace
-        super(GANLearner, self).__init__(dls, model, loss_func=loss_func, cbs=own+L(cbs), metrics=losses+L(metrics), **kwargs)
+        super(GANLearner, self).__init__(dls, model, loss_func=loss_func, cbs=own+L(cbs), metrics=losses+L(metrics), moms=moms, **kwargs)
         for theirs,ours in ((Recorder,GANRecorder),(ProgressCallback,GANProgress)):
             if self._grab_cbs(theirs):
                 self.remove_cb(theirs)
@@ -352,6 +353,7 @@ class SRGANLearner(GANLearner):
 
     def load(self, file, **kwargs):
         "fastai's `load`; an average begins anew from what was loaded."
+        if self._grab_cbs(EMA): self.ema.use(False) # a validation that was interrupted left the average in the generator's place
         super().load(file, **kwargs)
         if self._grab_cbs(EMA): self.ema.reset()
         return self
@@ -372,6 +374,9 @@ def generator_learner(self:SRGANLearner,
 )->Learner:
     "An ordinary `Learner` that trains the same generator alone, on its pixel loss, in the same precision and on the same devices."
     if loss_func is None: loss_func = getattr(self.loss_func.gen_loss_func, 'pixel', PixelLoss())
+    # as a `fit` that was interrupted may have left them
+    set_freeze_model(self.model, True)
+    if self._grab_cbs(EMA): self.ema.use(False)
     learn = Learner(self.dls, self.model.generator, loss_func, opt_func=ifnone(opt_func, self.opt_func), lr=ifnone(first(tuplify(self.lr)), defaults.lr), wd=self.wd, moms=self.moms,
                     metrics=[m for m in self.metrics if not isinstance(m, LossMetric)], path=self.path, model_dir=self.model_dir)
     learn.remove_cb(ProgressCallback) # ours comes along
@@ -384,12 +389,11 @@ def pretrain(self:SRGANLearner,
     lr_max:float|None=None, # Peak learning rate; the learner's own when `None`
     opt_func=None, # Makes the optimizer: `muon` learns faster; the learner's own when `None`
     loss_func=None, # As in `generator_learner`
-    moms=(.95,.95,.95), # Momentum at the start, at the peak of the rate and at the end; fastai's dip to .85 costs `muon` .05 dB
     **kwargs # Passed to `fit_one_cycle`
 )->Learner: # The learner that did it, with its recorder
     "Train the generator alone, as every good SRGAN begins."
     learn = self.generator_learner(loss_func, opt_func)
-    learn.fit_one_cycle(n_epoch, lr_max, moms=moms, **kwargs)
+    learn.fit_one_cycle(n_epoch, lr_max, **kwargs)
     if self._grab_cbs(EMA):
         learn.ema.keep()
         self.ema.reset() # an average of other weights

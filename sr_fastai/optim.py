@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from fastai.optimizer import OptimWrapper
 
-# %% ../nbs/09a_optim.ipynb #6c72bbcb
+# %% ../nbs/09a_optim.ipynb #3df065c5
+def _same_layout(opt, *args):
+    "Lay out the averages as their parameters are."
+    for p,s in opt.state.items():
+        for k,v in s.items():
+            if v.shape==p.shape and v.stride()!=p.stride(): s[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
+
 def fused_adam(
     params, # As fastai gives them to an `opt_func`
     lr:float, # Learning rate
@@ -22,16 +28,18 @@ def fused_adam(
     wd:float=0. # Decoupled weight decay, of every parameter
 )->OptimWrapper:
     "torch's fused `AdamW` behind the interface of a fastai optimizer: an `opt_func`."
-    return OptimWrapper(params, torch.optim.AdamW, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd, fused=True)
+    opt = OptimWrapper(params, torch.optim.AdamW, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd, fused=True)
+    opt.opt.register_step_pre_hook(_same_layout)
+    return opt
 
-# %% ../nbs/09a_optim.ipynb #7833badf
+# %% ../nbs/09a_optim.ipynb #08960530
 def orthogonalized(
     m:Tensor # (..., A, B), float32 or wider
 )->Tensor: # The same shape and singular vectors; singular values near 1
     "`m` with its singular values made alike, roughly: five steps of Newton and Schulz with the coefficients of [Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)."
     a,b,c = 3.4445,-4.7750,2.0315
     x = m.mT if m.shape[-2]>m.shape[-1] else m # the smaller product
-    x = x/x.norm(dim=(-2,-1), keepdim=True).clamp(min=1e-30)
+    x = x/(x.norm(dim=(-2,-1), keepdim=True)+1e-7) # what is next to nothing stays so
     for _ in range(5):
         p = x@x.mT
         x = a*x + (b*p + c*p@p)@x

@@ -10,11 +10,11 @@ import argparse, io, json, sys
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from .commands import run_command
 from .engine import upscale
 from .files import atomic_path
-from .imageio import SUFFIXES
+from .imageio import SUFFIXES, read_uint8
 from .lpips import LPIPS
 from .metrics import psnr, ssim
 from .resample import bicubic_down, bicubic_up
@@ -48,13 +48,6 @@ def scores(
     with torch.inference_mode(): return {k:f(batch(pred), batch(target)).item() for k,f in funcs.items()}
 
 # %% ../nbs/08b_quality.ipynb #404feeb2
-def _read(path, mode=None):
-    try:
-        with Image.open(path) as im:
-            im = ImageOps.exif_transpose(im)
-            return np.asarray(im.convert(mode or ('L' if im.mode in ('1','L','LA') else 'RGB')))
-    except OSError as e: raise OSError(f"{path} can't be read as a picture: {e}") from None
-
 def _lr_file(hr, folder, scale):
     for stem in (hr.stem, f'{hr.stem}x{scale}'):
         for f in sorted(folder.glob('*')):
@@ -79,14 +72,14 @@ def pairs(
     files = sorted(o for o in folder.iterdir() if o.suffix.lower() in SUFFIXES)
     if not files: raise FileNotFoundError(f"{folder} has no pictures")
     for f in files:
-        hr = _read(f)
+        hr = read_uint8(f, None)
         if lr is None:
             hr = hr[:hr.shape[0]//scale*scale, :hr.shape[1]//scale*scale]
             if hr.size==0: raise ValueError(f"{f} is too small to be made {scale} times smaller")
             small = bicubic_down(hr, scale)
             if jpeg: small = _jpeg(small, jpeg)
         else:
-            small = _read(p := _lr_file(f, Path(lr), scale), 'L' if hr.ndim==2 else 'RGB')
+            small = read_uint8(p := _lr_file(f, Path(lr), scale), 'L' if hr.ndim==2 else 'RGB')
             if any(abs(a-b*scale)>=scale for a,b in zip(hr.shape[:2], small.shape)): raise ValueError(
                 f"{p} is {small.shape[1]}x{small.shape[0]}, not 1/{scale} of {f}, which is {hr.shape[1]}x{hr.shape[0]}; make it again, or give the scale that it has")
             small = small[:hr.shape[0]//scale, :hr.shape[1]//scale]

@@ -194,13 +194,15 @@ def config_learner(
     generator = _generator(c)
     critic = Discriminator(c.critic_width, c.critic_depth, norm=c.critic_norm)
     learn = gan_learner(dls, generator, critic, c.adv, c.pixel, c.w_pixel, c.w_adv, percep=c.percep, w_percep=c.w_percep, r1=c.r1, n_crit=c.n_crit, n_gen=c.n_gen, joint=c.joint, ema=c.ema, clip_grad=c.clip_grad,
-                        lr=(c.lr, c.critic_lr or c.lr), opt_func=partial(fused_adam, mom=c.mom, sqr_mom=c.sqr_mom, wd=c.wd), cbs=cbs, path=c.out,
+                        lr=(c.lr, c.critic_lr or c.lr), opt_func=partial(fused_adam, mom=c.mom, sqr_mom=c.sqr_mom, wd=c.wd), moms=(c.mom,)*3, cbs=cbs, path=c.out,
                         metrics=whole_image_metrics(c.whole.split(',')) if c.whole else None)
     if c.n_acc>1: learn.add_cb(GANAccumulation(c.n_acc))
     half = half_type(c.precision, dls.device)
     return learn if half is None else learn.to_bf16() if half==torch.bfloat16 else learn.to_fp16()
 
 # %% ../nbs/13_train.ipynb #b65c1094
+def _pretrain_opt(c): return dict(opt_func=partial(muon, wd=c.wd), moms=(.95,.95,.95)) if c.pretrain_opt=='muon' else {}
+
 def _pretrain_loss(c, learn):
     if not c.pretrain_percep: return
     if not c.percep: raise ValueError(f'pretrain_percep: {c.pretrain_percep:g} of no perceptual loss: name one, for instance percep=lpips')
@@ -225,7 +227,7 @@ def train(
         # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
         start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
         if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, partial(muon, wd=c.wd) if c.pretrain_opt=='muon' else None, _pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'))
+            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'), **_pretrain_opt(c))
             if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]

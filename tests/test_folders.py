@@ -167,3 +167,16 @@ def test_a_defect_in_one_does_not_end_the_run(src, model, tmp_path, monkeypatch)
     monkeypatch.setattr(folders, 'upscale_picture', broken)
     r = upscale_folder(src, tmp_path/'out', model=model)
     assert len(r.done)==4 and r.failed==[(src/'2.png', f"{src/'2.png'}: RuntimeError: broken")]
+
+def test_results_beside_their_pictures_are_no_pictures(src, model):
+    "The same command again goes on with what is left, and does not enlarge what it made."
+    for format in (None,'png'):
+        upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
+        r = upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
+        assert not r.failed and not r.done and len(r.skipped)==5 and len(list(src.glob('*.png')))==10
+
+def test_an_empty_file_is_told_so(src, model, tmp_path):
+    (src/'empty.jpg').touch()
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    (path,why), = r.failed
+    assert path==src/'empty.jpg' and 'is empty; give a PNG' in why and len(r.done)==5

@@ -1,5 +1,6 @@
 "Any picture in, its equal out: every format, mode and kind of metadata, through the upscaler."
 import io, struct, warnings
+from dataclasses import replace
 import numpy as np, pytest, tifffile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, features
 from sr_fastai.engine import upscale, upscale_file
@@ -209,3 +210,11 @@ def test_pillows_own_limit_is_left_alone(tmp_path, monkeypatch):
 def test_pil_of_16_bit_colour_says_what_is_lost(tmp_path, model):
     write_image(Picture(noise(8, 9, 3, np.uint16), 'RGB'), tmp_path/'a.png')
     with pytest.warns(UserWarning, match='8 bits'): assert upscale(tmp_path/'a.png', model=model).mode=='RGB'
+
+def test_metadata_too_long_for_a_jpeg_costs_no_picture(tmp_path):
+    "A segment of a JPEG holds 65533 bytes; Photoshop's XMP in a PNG or TIFF may be longer."
+    pic = Picture(np.zeros((4,4,3), np.uint8), 'RGB', xmp=b'<x>'+b' '*70_000, dpi=(72,72))
+    with pytest.warns(UserWarning, match='XMP of 70,003 bytes is more than a JPEG holds'): write_image(pic, tmp_path/'a.jpg')
+    assert read_image(tmp_path/'a.jpg').xmp is None and read_image(tmp_path/'a.jpg').dpi==(72,72)
+    fits = replace(pic, xmp=b'<x>'+b' '*65_501)
+    assert read_image(write_image(fits, tmp_path/'b.jpg')).xmp==fits.xmp

@@ -124,7 +124,7 @@ def test_jpeg_makes_it_worse(tmp_path, capsys):
     (['HR','-s','16'], 'too small'),
     (['HR','--json','no/figures.json'], "no is no folder"),
     (['HR','--pictures','side.xyz'], "no format is called '.xyz'"),
-    (['broken'], "can't be read as a picture")])
+    (['broken'], 'cannot be read as an image')])
 def test_bad_input_is_one_sentence(args, says, tmp_path, monkeypatch, capsys):
     folder_of(tmp_path, a=picture((24,24,3)))
     (tmp_path/'broken').mkdir()
