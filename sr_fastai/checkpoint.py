@@ -114,12 +114,12 @@ def _settings(learn, config):
     s = {'epochs':learn.n_epoch, 'schedule':schedule, 'batches in an epoch':len(dl), 'batch size':getattr(dl, 'bs', None), 'samples in an epoch':getattr(dl, 'n', None), 'processes':len(gather_objects(None)), 'precision':precision, 'hyperparameters':sorted(hypers[0]), 'lr':[h['lr'] for h in hypers], 'wd':[h.get('wd') for h in hypers]}
     return {k:json.dumps(v, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)) for k,v in {**s, **(config or {})}.items()}
 
-def _check(file, sd, model, settings, names):
+def _check(file, sd, model, settings, names, defaults):
     "Raise if the run in `sd` is another than that of `model`, `settings` and the callbacks' `names`."
     here,there = ({k:tuple(v.shape) for k,v in m.items()} for m in (model,sd['model']))
     for k in {**here, **there}:
         if here.get(k)!=there.get(k): raise CheckpointError(f"{file} holds another architecture: {k} is {there.get(k, 'missing')} there and {here.get(k, 'missing')} here; use those nets, or train in another folder")
-    old = dict(sd['settings'])
+    old = {**{k:v for k,v in defaults.items() if k in settings}, **sd['settings']}
     more = settings['schedule']==old['schedule']=='{}' and int(settings['epochs'])>=sd['epoch']+bool(sd['batch'])
     if more: old['epochs'] = settings['epochs']
     for k in {**settings, **old}:
@@ -148,7 +148,8 @@ class Checkpoint(Callback):
         every:int|None=None, # Batches between checkpoints within an epoch; None: only after each epoch
         monitor:str|None=None, # The column whose best epoch is kept, any that the recorder has; None: 'psnr' if there is one, else 'valid_loss'
         mode:str|None=None, # 'max' or 'min' is best; None goes by the name: 'min' for losses, errors and distances such as 'lpips', else 'max'
-        config:dict|None=None # What else tells this run from another: resuming with another is refused
+        config:dict|None=None, # What else tells this run from another: resuming with another is refused
+        defaults:dict|None=None # Of the config: what an option that a checkpoint does not know was when there was none
     ):
         if every is not None and every<1: raise ValueError(f'Checkpoint: every is a number of batches, at least 1, not {every}')
         if mode not in (None,'min','max'): raise ValueError(f"Checkpoint: mode is 'min' or 'max', not {mode!r}")
@@ -203,7 +204,7 @@ def _newest(self:Checkpoint):
 @patch
 def _resume(self:Checkpoint, file, sd):
     learn = self.learn
-    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()))
+    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), {k:json.dumps(v) for k,v in (self.defaults or {}).items()})
     self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
     self._load(sd)
     if sd['batch']: self.pending = sd

@@ -24,6 +24,11 @@ class GANProgress(ProgressCallback):
     name = 'progress' # what `no_bar` looks for
     def for_generator(self): return type(self)()
 
+    def before_fit(self):
+        super().before_fit()
+        # the bar begins with the first epoch, a training that goes on with a later one
+        if getattr(self, 'mbar', False): self.mbar.update(0)
+
     def _launch_pbar(self):
         if IN_NOTEBOOK or sys.stdout.isatty(): return super()._launch_pbar()
         self.pbar = ProgressBar(self.dl, display=False)

@@ -220,7 +220,7 @@ def train(
     out = Path(c.out)
     learn = config_learner(c, config_dls(c))
     same = {k:v for k,v in dataclasses.asdict(c).items() if k not in _free}
-    def kept(phase, **kw): return Checkpoint(out/phase, config=same, every=c.every, **kw)
+    def kept(phase, **kw): return Checkpoint(out/phase, config=same, defaults=_defaults, every=c.every, **kw)
     track = Track(c, c.project, out, name=c.name) if c.project else None
     cbs = L(cbs) + L(track)
     with _all_processes(learn):

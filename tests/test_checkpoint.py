@@ -275,3 +275,19 @@ def test_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'save', full)
     with pytest.raises(CheckpointError, match="last.pt can't be written: .*No space left"): fit(tiny(), 2, Checkpoint(tmp_path))
     assert (tmp_path/'last.pt').read_bytes()==before and not list(tmp_path.glob('.*'))
+
+def test_an_option_that_is_newer_than_the_run(tmp_path):
+    "A checkpoint goes on under a version with more options, which it trained without: at their defaults."
+    defaults = dict(w_adv=1, flips=True)
+    fit(tiny(), 1, Checkpoint(tmp_path, config=dict(w_adv=.1)))
+    fit(tiny(), 2, Checkpoint(tmp_path, config=dict(w_adv=.1, flips=True), defaults=defaults))
+    with pytest.raises(CheckpointError, match='flips is true there and false here'): fit(tiny(), 3, Checkpoint(tmp_path, config=dict(w_adv=.1, flips=False), defaults=defaults))
+
+def test_goes_on_late_with_a_progress_bar(tmp_path, capsys):
+    "fastprogress has no state of its own before a bar's first value, which was not that of the first epoch."
+    def run(n):
+        learn = gan_learner(tiny_dls(4), Generator(width=4, depth=1), Discriminator(width=4, depth=2, pool=2, hidden=8), path=tmp_path)
+        learn.fit(n, cbs=Checkpoint(tmp_path))
+        return learn
+    for n in (4,6): run(n)
+    assert '\n5 ' in capsys.readouterr().out
