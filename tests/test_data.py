@@ -1,5 +1,6 @@
 "Faults, properties and the cache of `sr_fastai.data`."
 import json, os, random, warnings
+from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from sr_fastai import cache as C, data as D
@@ -367,3 +368,12 @@ def test_wrong_degradations(div2k, opts):
 def test_wild_track_pairs_each_lr_with_its_hr():
     root = untar_div2k(sample=True)
     for f in div2k_lr(root, 4, 'wild'): assert read_rgb(f).shape==(3,108,108) and read_rgb(div2k_hr(f)).shape==(3,432,432)
+
+def test_validation_photographs_named_in_two_ways_are_not_trained_on(tmp_path, monkeypatch):
+    "`--data p --valid /abs/p/val`: the folder lies within the other, and is named from elsewhere."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'p'/'val').mkdir(parents=True)
+    for i in range(4): Image.fromarray(np.random.default_rng(i).integers(0, 256, (48,48,3), dtype=np.uint8)).save(tmp_path/'p'/('val' if i>2 else '.')/f'{i}.png')
+    for valid in (tmp_path/'p'/'val', Path('p/val'), Path('p/../p/val')):
+        dls = sr_dataloaders(Path('p'), valid=valid, size=8, bs=1, crops=1, device='cpu')
+        assert [f.name for f in dls.train.items]==['0.png','1.png','2.png'] and [f.name for f in dls.valid.items]==['3.png']

@@ -505,3 +505,20 @@ def test_bad_input_is_told_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match='no validation pairs'): make(dls=DataLoaders(tiny_dls().train, TfmdDL([], bs=2)))
     for k,v in dict(w_pixel=-1., w_adv=-.1, w_percep=-1., r1=-1., ema=1.5, clip_grad=-1.).items():
         with pytest.raises(ValueError, match=f"{k.replace('clip_grad', 'clip').replace('ema', 'decay')} must"): make(**{k:v})
+
+def test_load_and_pretrain_after_an_interrupted_fit(tmp_path):
+    "Ctrl-C in a validation leaves the average in the generator's place, and in the critic's turn the generator frozen."
+    learn = tiny_learner(tmp_path, ema=.9)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        learn.save('a')
+        with averaged(learn): saved = snapshot(learn.model)
+        learn.fit(1)
+        learn.ema.use(True)
+        learn.load('a')
+        assert not drift(learn.model, saved)
+        saved = snapshot(learn.model.generator)
+        for p in learn.model.generator.parameters(): p.requires_grad_(False)
+        learn.ema.use(True)
+        learn.pretrain(1)
+    assert drift(learn.model.generator, saved)>0
