@@ -63,10 +63,11 @@ def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
     # weights that come later are trained from those that are there
     known = [o['scale'] for o in registry() if o['name']==whole.init]
     init_scale = None if whole.init is None or (whole.init_scale or scale) in known else known[0]
-    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, whole='psnr', monitor='whole_psnr',
+    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole='psnr', monitor='whole_psnr',
                               project=None, **(dict(init_scale=init_scale) if init_scale else {}))
     train(c)
     net = load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale)
     if whole.init is None: return
-    assert (net.width,net.depth)==(48,8)
+    start = load_weights(whole.init, init_scale or whole.init_scale or scale)
+    assert (net.width,net.depth)==(start.width,start.depth)
     if whole.epochs: assert not torch.equal(load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale, strength=0).last.weight, net.last.weight)
