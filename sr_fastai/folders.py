@@ -69,7 +69,7 @@ class Ledger:
     "What has been made from what in an output folder."
     def __init__(self, folder):
         self.path,self.made = Path(folder)/LEDGER,{}
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError,NotADirectoryError):
             for l in self.path.read_text(encoding='utf-8').splitlines():
                 with suppress(ValueError,KeyError,TypeError): # a line that a crash cut short
                     o = json.loads(l)
