@@ -3,7 +3,7 @@ import signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from safetensors.torch import load_file
-from sr_fastai.train import TrainConfig, config_of_args, sr_train
+from sr_fastai.train import TrainConfig, config_dls, config_learner, config_of_args, sr_train
 from sr_fastai.weights import load_weights, read_card
 
 tiny = '--data=sample --size=16 --crops=2 --bs=4 --width=8 --depth=1 --critic_width=4 --critic_depth=2 --device=cpu --precision=fp32'.split()
@@ -47,3 +47,10 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, ca
     assert sr_train([*tiny, '--epochs=1', '--w_adv=.1'])==2
     assert 'w_adv' in capsys.readouterr().err
     assert sr_train([*tiny, '--epochs=1', '--width=16'])==2
+
+def test_momentum_is_the_config_s(tmp_path):
+    "fastai's one cycle has a momentum of its own, which `mom` has to replace."
+    c = TrainConfig(data='sample', size=16, bs=4, crops=1, width=8, depth=1, critic_width=4, critic_depth=2, device='cpu', precision='fp32', mom=.5, out=str(tmp_path))
+    learn = config_learner(c, config_dls(c))
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
+    assert {h['mom'] for h in learn.opt.hypers}=={.5}
