@@ -129,9 +129,9 @@ def plan(
     "The jobs of a folder; `ValueError` where two would write the same file."
     src,out,jobs,taken = Path(src),Path(out),[],{}
     if not src.exists(): raise FileNotFoundError(f"{src}: no such folder")
-    made = {(out/k).resolve() for k in Ledger(out).made}
+    ledger = Ledger(out.resolve())
     for p in find_pictures(src, recursive, out):
-        if p.resolve() in made: continue # results of an earlier run, beside their pictures
+        if ledger.key(p.resolve()) in ledger.made: continue # results of an earlier run, beside their pictures
         try: new = name.format(stem=p.stem, scale=f'{scale:g}', suffix=p.suffix[1:])
         except (KeyError,ValueError,IndexError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")

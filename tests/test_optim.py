@@ -1,10 +1,10 @@
-"Optimizers in what a training does to them: layers that die, layouts that change, half types."
+"Optimizers in what a training does to them: layers that die, layouts that change, groups."
 import pytest, torch
 from torch import nn
 from sr_fastai.optim import Muon, fused_adam, muon
 
 def test_a_layer_without_gradients_comes_to_rest():
-    "A block whose ReLUs are all off has gradients of zero; its averages fade until their squares underflow, and the step must fade with them. It became NaN instead, in the ninth thousand of batches."
+    "A block whose ReLUs are all off has gradients of zero; its averages fade until their squares underflow, and the step must fade with them. It became NaN instead, in the eleventh epoch of a generator."
     torch.manual_seed(0)
     p = nn.Parameter(torch.randn(8,4,3,3))
     opt = Muon([p])
