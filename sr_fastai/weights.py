@@ -93,10 +93,12 @@ def registry(
 def card_md(
     path:str|os.PathLike # A weights file whose card has all that shipped weights need
 )->str: # Markdown
-    "The model card of a weights file, as a page."
+    "The model card of a weights file, as a page; a picture of the same name with .webp, beside it, is shown."
     data,_,card,config = _read(path)
     figures = '\n'.join(f'| {k} | {v} |' for k,v in card['figures'].items())
     rest = ''.join(f'- **{k}**: {v}\n' for k,v in card.items() if k not in ('figures','name'))
+    picture = Path(path).with_suffix('.webp')
+    shown = f'\n![Where it is farthest from the original]({picture.name})\n' if picture.exists() else ''
     return f'''# {Path(path).stem}
 
 `Generator({', '.join(f'{k}={v!r}' for k,v in config.items())})`
@@ -107,7 +109,7 @@ def card_md(
 | figure | value |
 |---|---|
 {figures}
-'''
+{shown}'''
 
 def register_weights(
     path:str|os.PathLike, # A weights file with a full card

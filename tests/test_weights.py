@@ -1,5 +1,6 @@
 "Weights files that are damaged, exchanged, or not weights at all."
 import json, pickle, struct
+from pathlib import Path
 import pytest, torch, safetensors.torch
 from hypothesis import given, settings, strategies as st
 from sr_fastai.models import Generator
@@ -100,6 +101,7 @@ def test_shipped_cards_are_complete():
         card = read_card(WEIGHTS/o['file'])
         assert all(k in card for k in CARD_KEYS)
     assert {p.name for p in WEIGHTS.glob('*.safetensors')}=={o['file'] for o in registry()}
+    assert {p.stem for p in WEIGHTS.glob('*.webp')}=={Path(o['file']).stem for o in registry()}
 
 def test_registering_again_replaces(good, tmp_path):
     for _ in range(2): register_weights(good, 'a', tmp_path)
