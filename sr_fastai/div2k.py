@@ -18,6 +18,7 @@ from fastai.data.external import fastai_path
 from fastcore.foundation import L
 from tqdm import tqdm
 from .cache import sha256
+from .files import atomic_path
 
 # %% ../nbs/07b_div2k.ipynb #6d6cfe13
 TRACKS = dict(bicubic=(2,3,4,8), unknown=(2,3,4), mild=(4,), difficult=(4,), wild=(4,)) # the scales of each track
@@ -76,15 +77,14 @@ def div2k_splitter(
 def _copy_sample(dest):
     src = Path(files('sr_fastai')/'assets'/'sample')
     dest = dest/'div2k_sample'
-    def sizes(p): return {o.relative_to(p):o.stat().st_size for o in p.rglob('*') if o.is_file()}
     dest.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(dest.parent/'.div2k_sample.lock'):
-        if dest.exists() and sizes(dest)==sizes(src): return dest
-        # whole or not at all: copied beside its place, then renamed
-        with tempfile.TemporaryDirectory(dir=dest.parent, prefix='.div2k_sample') as tmp:
-            shutil.copytree(src, Path(tmp)/'new')
-            if dest.exists(): dest.rename(Path(tmp)/'old')
-            (Path(tmp)/'new').rename(dest)
+        # file by file: what learners save beside them, `learn.path` being this folder, stays
+        for f in src.rglob('*'):
+            to = dest/f.relative_to(src)
+            if f.is_dir() or to.exists() and to.stat().st_size==f.stat().st_size: continue
+            to.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(to) as tmp: shutil.copyfile(f, tmp)
     return dest
 
 # %% ../nbs/07b_div2k.ipynb #9b8d81ac

@@ -410,6 +410,7 @@ def upscale_picture(
         b = a
         for m,n in zip(models, work): b = _run(m, b, colours, hides, device, tile, batch, ensemble, lambda part: step(part*n))
         b = _final(b, size)
+        if b is a: b = a.copy() # what comes back is not the caller's own memory
         if consistent: b = _consistent(a, b, colours, hides, device)
     return replace(pic, a=whole(b))
 
@@ -443,12 +444,15 @@ def _upscale_tensor(x, **kw):
     if x.ndim not in (3,4) or x.shape[-3] not in _ARRAY_MODES: raise ImageError(f"a tensor has to be (C, H, W) or (N, C, H, W) with 1 to 4 channels, not {tuple(x.shape)}")
     if not x.is_floating_point() and x.dtype not in (torch.uint8,torch.uint16): raise ImageError(f"a tensor has to be uint8, uint16 or floats in 0..1, not {x.dtype}")
     if kw['device']=='auto' and not isinstance(kw['model'], nn.Module): kw['device'] = x.device
-    def one(t):
-        a = t.detach().movedim(0, -1).cpu()
-        a = (a.float() if x.is_floating_point() else a).numpy()
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(_upscale_array(a, **kw), -1, 0))).to(x.device, x.dtype)
     if x.ndim==4 and not len(x): raise ImageError('the batch has no pictures')
-    return one(x) if x.ndim==3 else torch.stack([one(t) for t in x])
+    batch,done = x.detach().reshape(-1, *x.shape[-3:]),kw['progress']
+    def one(i, t):
+        a = t.movedim(0, -1).cpu()
+        a = (a.float() if x.is_floating_point() else a).numpy()
+        part = (lambda p: done((i+p)/len(batch))) if callable(done) else done
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(_upscale_array(a, **{**kw, 'progress':part}), -1, 0))).to(x.device, x.dtype)
+    big = torch.stack([one(i, t) for i,t in enumerate(batch.as_subclass(Tensor))])
+    return (big if x.ndim==4 else big[0]).as_subclass(type(batch))
 
 def upscale(
     img, # A path, bytes or file: PIL image back. A PIL image, numpy array (H, W[, C]) or tensor ([N,] C, H, W): the same kind back. Floats are in 0..1.

@@ -12,6 +12,7 @@ from plum import Function
 from fastai.vision.all import *
 from fastai.callback.fp16 import AMPMode
 from fastai.vision.gan import GANLearner, GANTrainer, GANLoss, FixedGANSwitcher, set_freeze_model
+from .data import TensorLR
 from .ema import EMA, averaged
 from .files import atomic_path
 from .losses import AdversarialLoss, GeneratorLoss, PixelLoss
@@ -346,6 +347,15 @@ class SRGANLearner(GANLearner):
     def lr_find(self, **kwargs):
         "fastai's `lr_find` for pretraining the generator: a GAN has no loss whose fall would mean progress."
         return self.generator_learner().lr_find(**kwargs)
+
+    def predict(self,
+        item, # LR: a file, a PIL image, or an array (H, W, 3), uint8
+        **kwargs # fastai's
+    )->tuple: # As fastai's: the picture decoded, twice, and (3, H, W) from 0 to 1; `scale` times as large
+        "fastai's `predict`, of what fastai takes for a picture."
+        if isinstance(item, np.ndarray): item = Image.fromarray(item)
+        if isinstance(item, Image.Image): item = TensorLR(image2tensor(item.convert('RGB')))
+        return super().predict(item, **kwargs)
 
     def save(self, file, **kwargs):
         "fastai's `save`, with the averaged generator where there is an `EMA`."

@@ -140,7 +140,7 @@ class SavePreviews(Callback):
     # an epoch's own validation only: `validate` and `get_preds` have no `before_epoch`
     def before_epoch(self): self.kept = []
     def after_batch(self):
-        if (kept := getattr(self, 'kept', None)) is None: return
+        if (kept := getattr(self, 'kept', None)) is None or not self.yb: return
         kept += [tuple(o.cpu() for o in t) for t in zip(*(o[:self.n-len(kept)] for o in (self.x, self.pred, self.y)))]
 
     def after_epoch(self):
@@ -185,13 +185,14 @@ class GANWatch(Callback):
     # an epoch's own validation only: `validate` has no `before_epoch`
     def before_epoch(self): self.sums,self.start = [],self.train_iter
     def after_batch(self):
-        if self.training or self.sums is None: return
+        if self.training or self.sums is None or not self.yb: return # `summary` predicts in something like an epoch, without HR
         x,pred,y = (o.detach().as_subclass(Tensor).float() for o in (self.x, self.pred, self.y))
         def err(o): return (o-y).square().flatten(1).mean(1).sum()
         self.sums.append(torch.stack([err(pred), err(F.interpolate(x, y.shape[-2:]))]))
 
     def after_epoch(self):
         sums,self.sums = self.sums,None
+        if self.train_iter==self.start: return
         row = self.recorder.named(self.recorder.values[-1])
         def col(k): return nan if row.get(k) is None else row[k]
         train,valid,adv,pixel = col('crit_train_loss')/self.guess,col('crit_valid_loss')/self.guess,col('train_adv'),col('train_pixel')

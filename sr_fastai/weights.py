@@ -34,6 +34,7 @@ def save_weights(
     meta = dict(format=FORMAT, version=VERSION, config=json.dumps(model.config), card=json.dumps(card or {}))
     if start is not None and start.config!=model.config: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
     sd = {p+k:v.detach().cpu().contiguous() for p,m in (('',model),(START,start)) if m is not None for k,v in m.state_dict().items()}
+    if not all(v.isfinite().all() for v in sd.values()): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")
     with atomic_path(path) as tmp: tmp.write_bytes(safetensors.torch.save(sd, meta))
     return path
 
@@ -121,12 +122,15 @@ def register_weights(
     folder,(data,meta,card,config) = Path(folder),_read(path)
     card = {**card, **more}
     if missing := [k for k in CARD_KEYS if k not in card]: raise WeightsError(f"{path}: its card lacks {', '.join(missing)}; give them here or to `save_weights`")
-    model = _load(path)
-    data = safetensors.torch.save({k:v.half() for k,v in safetensors.torch.load(data).items()}, {**meta, 'card':json.dumps(card)})
+    if Path(name).suffix or os.sep in name: raise WeightsError(f"{name!r} would be taken for a file; give the weights a name without dots and slashes")
+    model,half = _load(path),{k:v.half() for k,v in safetensors.torch.load(data).items()}
+    if not all(v.isfinite().all() for v in half.values()): raise WeightsError(f"{path} holds numbers beyond float16's {torch.finfo(torch.half).max:g}; train with weight decay")
+    data = safetensors.torch.save(half, {**meta, 'card':json.dumps(card)})
     entry = dict(name=name, scale=model.scale, file=f'{name}_x{model.scale}.safetensors', sha256=hashlib.sha256(data).hexdigest(), size=len(data), licence=card['licence'])
     folder.mkdir(parents=True, exist_ok=True)
     others = [o for o in registry(folder) if (o['name'],o['scale'])!=(name,model.scale)]
     with atomic_path(folder/entry['file']) as tmp: tmp.write_bytes(data)
+    (folder/entry['file']).with_suffix('.webp').unlink(missing_ok=True) # a picture of the older one
     with atomic_path((folder/entry['file']).with_suffix('.md')) as tmp: tmp.write_text(card_md(folder/entry['file']), encoding='utf-8')
     listed = json.dumps(sorted([*others, entry], key=lambda o: (o['name'],o['scale'])), indent=1)
     with atomic_path(folder/'registry.json') as tmp: tmp.write_text(listed+'\n', encoding='utf-8')

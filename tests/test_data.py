@@ -50,6 +50,14 @@ def test_damaged_sample_is_copied_again(tmp_path):
     untar_div2k(sample=True, dest=tmp_path)
     assert len(div2k_lr(p, 2))==12 and read_rgb(p/'DIV2K_train_HR/0001.png').shape==(3,432,432)
 
+def test_what_is_saved_beside_the_sample_stays(tmp_path):
+    p = untar_div2k(sample=True, dest=tmp_path)
+    (p/'models').mkdir()
+    (p/'models'/'mine.pth').write_bytes(b'hours of work')
+    (p/'DIV2K_train_HR/0001.png').write_bytes(b'half')
+    untar_div2k(sample=True, dest=tmp_path)
+    assert (p/'models'/'mine.pth').read_bytes()==b'hours of work' and len(div2k_lr(p, 2))==12
+
 def test_sample_lr_is_matlabs():
     root = untar_div2k(sample=True)
     for s in (2,3,4):

@@ -408,3 +408,17 @@ def test_no_room_for_the_result_is_told_before_the_work(kind, made, monkeypatch)
     assert worked==[]
     monkeypatch.setattr(engine, '_free_memory', lambda device: made*64*64)
     assert upscale(a, model=net).shape[:2]==(128,128)
+
+def test_result_is_never_the_callers_memory():
+    "Where nothing changes size there is nothing to do, and still the result is one's own."
+    for x in (torch.rand(3,8,8), noise(8, 8), noise(8, 8, 1)):
+        assert not np.shares_memory(np.asarray(x), np.asarray(upscale(x, scale=1)))
+    im = Image.fromarray(noise(8, 8))
+    assert upscale(im, scale=1, consistent=True).size==(8,8)
+
+def test_batch_is_one_progress_and_keeps_its_class(model):
+    class Mine(torch.Tensor): pass
+    seen = []
+    y = upscale(torch.rand(3,3,8,8).as_subclass(Mine), model=model, progress=seen.append)
+    assert type(y) is Mine and y.shape==(3,3,16,16) and seen==sorted(seen) and seen[-1]==1 and seen.count(1)==1
+    assert type(upscale(torch.nn.Parameter(torch.rand(3,8,8)), model=model)) is torch.Tensor

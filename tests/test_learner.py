@@ -50,6 +50,13 @@ class Watch(Callback):
         self.moved.append([drift(m, w) for m,w in zip((self.model.generator,self.model.critic), self.was)])
         self.hypers.append([h['lr'] for h in self.opt.hypers])
 
+def test_summary_of_a_learner_fresh_and_trained(tmp_path, capsys):
+    "It predicts in something like an epoch, without HR and before any was trained."
+    learn = tiny_learner(tmp_path)
+    learn.summary()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert 'Total params' in str(learn.summary())
+
 def test_1_resting_net_does_not_move(tmp_path):
     learn,watch = tiny_learner(tmp_path),Watch()
     with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=watch)

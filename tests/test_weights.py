@@ -95,6 +95,15 @@ def test_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError): save_weights(Generator(width=4, depth=1), tmp_path/'a.safetensors', {'x':object()})
     assert not list(tmp_path.iterdir())
 
+def test_unusable_weights_are_not_written(good, tmp_path):
+    g = load_weights(good)
+    for v,said in ((7e4,'beyond float16'), (float('inf'),'was not written: the model holds NaN or infinity')):
+        with torch.no_grad(): g.first.bias[0] = v
+        with pytest.raises(WeightsError, match=said): register_weights(save_weights(g, tmp_path/'far.safetensors', dict.fromkeys(CARD_KEYS, {})), 'far', tmp_path/'w')
+    for name in ('v1.5','a/b'):
+        with pytest.raises(WeightsError, match='would be taken for a file'): register_weights(good, name, tmp_path/'w')
+    assert not (tmp_path/'w').exists()
+
 def test_shipped_cards_are_complete():
     if not registry(): pytest.skip('no weights are shipped yet')
     for o in registry():
@@ -104,7 +113,10 @@ def test_shipped_cards_are_complete():
     assert {p.stem for p in WEIGHTS.glob('*.webp')}=={Path(o['file']).stem for o in registry()}
 
 def test_registering_again_replaces(good, tmp_path):
-    for _ in range(2): register_weights(good, 'a', tmp_path)
+    for _ in range(2):
+        register_weights(good, 'a', tmp_path)
+        assert not (tmp_path/'a_x2.webp').exists()
+        (tmp_path/'a_x2.webp').touch() # the older one's picture
     assert len(registry(tmp_path))==1
     with pytest.raises(WeightsError, match='lacks purpose, data'): register_weights(save_weights(Generator(width=4, depth=1), tmp_path/'x.safetensors'), 'b', tmp_path)
 
