@@ -21,7 +21,7 @@ class Pick(Transform):
 
 def learner(path, n=8, norm=None, valid=None, **kwargs):
     torch.manual_seed(0)
-    dls = DataLoaders(*[TfmdDL(TfmdLists(range(len(p)), Pick(p)), bs=4) for p in (pairs(n, 0),valid or pairs(4, 1))])
+    dls = DataLoaders(*[TfmdDL(TfmdLists(range(len(p)), Pick(p)), bs=4, num_workers=0) for p in (pairs(n, 0),valid or pairs(4, 1))])
     learn = gan_learner(dls, Generator(width=8, depth=1), Discriminator(width=8, depth=2, pool=2, hidden=16, norm=norm), path=path, **kwargs)
     learn.remove_cbs([cb for cb in learn.cbs if cb.name in ('progress','gan_watch')])
     return learn
