@@ -311,7 +311,7 @@ def _threads(n):
 SLACK = 1.05 # what bicubic may add to the networks' scale
 CLEAN = 92 # JPEG quality from which on `base` comes nearer to the original than `photo`: measured on photos/val at x2
 
-def _lossy(pic): return pic.format in ('WEBP','AVIF') or pic.format=='JPEG' and (pic.quality or 0)<CLEAN
+def _lossy(pic): return pic.format in ('JPEG','WEBP','AVIF') and (pic.quality or 0)<CLEAN
 
 def _passes(scales, scale):
     "The scales, of those there are, to apply one after another in order to enlarge by `scale`."

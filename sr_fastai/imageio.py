@@ -33,7 +33,7 @@ class Picture:
     xmp:bytes|None=None
     chunks:list=field(default_factory=list) # PNG's colour space and text chunks: (name, bytes)
     notes:list=field(default_factory=list) # What the reader should tell the person
-    quality:int|None=None # Of the JPEG it came in, 1 to 100
+    quality:int|None=None # Of the JPEG it came in, 1 to 100; 100 for a lossless WebP
 
     @property
     def size(self): return self.a.shape[1],self.a.shape[0]
@@ -186,6 +186,14 @@ def _tiff(f, name, max_pixels):
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=['only the first page is taken'] if many else [])
 
 # %% ../nbs/03_imageio.ipynb #76877762
+def _webp_quality(f):
+    "100 for a lossless WebP, None for any other: a file is a list of chunks, each with its name and length, and a frame of an animation holds such a list."
+    f.seek(12)
+    while len(head := f.read(8))==8 and head[:4]!=b'VP8 ':
+        if head[:4]==b'VP8L': return 100
+        n = int.from_bytes(head[4:], 'little')
+        f.seek(16 if head[:4]==b'ANMF' else n+n%2, 1)
+
 def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
@@ -201,6 +209,7 @@ def _decode(f, name, max_pixels):
         turned = im.format=='TIFF' and im.tag_v2.get(ORIENTATION) in (5,6,7,8)
         im.load() # turns a TIFF, but not its resolution
         pic = replace(from_pil(im, name), notes=notes)
+        if im.format=='WEBP': pic.quality = _webp_quality(f)
         return replace(pic, dpi=pic.dpi[::-1]) if turned and pic.dpi else pic
 
 # %% ../nbs/03_imageio.ipynb #12ef60e2

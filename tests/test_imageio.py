@@ -173,6 +173,13 @@ def test_first_frame_is_said(tmp_path):
         p = read_image(tmp_path/f'a.{fmt}')
         assert 'only the first' in p.notes[0] and p.a[4,4,0]>250
 
+@pytest.mark.parametrize('kw', [{}, dict(exif=exif()), dict(icc_profile=ICC), dict(save_all=True, append_images=[Image.new('RGBA', (10,12))])])
+def test_lossless_webp_is_clean(tmp_path, kw):
+    "Its chunk VP8L stands alone, after VP8X and what belongs to that, or in a frame of an animation; the alpha of a lossy one is lossless too, and says nothing."
+    for lossless in (True,False):
+        Image.fromarray(noise(12, 10, 4)).save(tmp_path/'a.webp', lossless=lossless, **kw)
+        assert read_image(tmp_path/'a.webp').quality==(100 if lossless else None)
+
 def test_damaged_exif_costs_nothing_else(tmp_path, model):
     im = Image.fromarray(noise(8, 8, 3))
     for junk in (b'Exif\0\0', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0MM\0*\0\0\0\x08\xff\xff'+bytes(range(200))):
