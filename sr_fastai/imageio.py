@@ -198,7 +198,7 @@ def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
     with _open(f, name, max_pixels) as im:
-        if im.format=='PNG' and head[24]==16 and head[25]!=0 and 'transparency' not in im.info:
+        if im.format=='PNG' and head[24]==16 and (head[25]!=0 or 'transparency' in im.info):
             import imagecodecs
             meta = _meta(im)
             f.seek(0)

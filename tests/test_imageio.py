@@ -154,6 +154,18 @@ def test_transparency_kinds(tmp_path, model):
                 alpha = np.asarray(q.convert('RGBA'))[...,3]
                 assert alpha[:6].max()==0 and alpha[14:].min()==255
 
+@pytest.mark.parametrize('c', [1,3])
+def test_a_transparent_colour_of_16_bits(tmp_path, c):
+    "Pillow made such colours 8 bits, and such greys opaque."
+    import imagecodecs, zlib
+    a = noise(10, 12, c, np.uint16)
+    png,chunk = imagecodecs.png_encode(a),b'tRNS'+struct.pack(f'>{c}H', *a.reshape(10, 12, c)[7,7])
+    (tmp_path/'a.png').write_bytes(png[:33]+struct.pack('>I', 2*c)+chunk+struct.pack('>I', zlib.crc32(chunk))+png[33:])
+    upscale_file(tmp_path/'a.png', tmp_path/'b.png', scale=1)
+    p = read_image(tmp_path/'b.png')
+    assert p.a.dtype==np.uint16 and (p.a[...,:-1]==a.reshape(10, 12, c)).all()
+    assert p.mode=={1:'LA',3:'RGBA'}[c] and np.argwhere(p.a[...,-1]!=65535).tolist()==[[7,7]] and p.a[7,7,-1]==0
+
 def test_alpha_goes_on_white_where_there_is_none(tmp_path):
     a = np.zeros((4,4,4), np.uint8)
     a[:,:2] = 255,0,0,255
