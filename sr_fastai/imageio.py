@@ -418,7 +418,8 @@ def _fit(pic, fmt):
     if 'A' in pic.mode and fmt=='GIF': # clear or not, nothing between
         pic = replace(pic, a=pic.a.copy(), stored='P')
         pic.a[...,-1] = 255*(pic.a[...,-1]>127)
-    return replace(pic, stored=None) if fmt in ('JPEG','WEBP','AVIF','JPEG2000') else pic
+    flat = fmt in ('JPEG','WEBP','AVIF','JPEG2000','PPM') or fmt=='TGA' and 'A' in pic.mode # no palette, or none with transparency
+    return replace(pic, stored=None) if flat else pic
 
 # %% ../nbs/03_imageio.ipynb #287f0a55
 def format_of(

@@ -166,6 +166,18 @@ def test_a_transparent_colour_of_16_bits(tmp_path, c):
     assert p.a.dtype==np.uint16 and (p.a[...,:-1]==a.reshape(10, 12, c)).all()
     assert p.mode=={1:'LA',3:'RGBA'}[c] and np.argwhere(p.a[...,-1]!=65535).tolist()==[[7,7]] and p.a[7,7,-1]==0
 
+@pytest.mark.parametrize('to', ['ppm','pgm','tga'])
+@pytest.mark.parametrize('mode', ['RGB','RGBA'])
+def test_a_palette_where_there_is_none(tmp_path, mode, to):
+    "PPM has no palettes, and those of TGA have no transparency: the picture gets its colours themselves."
+    a = np.full((10,12,4), (200,100,50,255), np.uint8)
+    a[:5,:,3] = 0
+    Image.fromarray(a).convert(mode).quantize(16, Image.Quantize.FASTOCTREE).save(tmp_path/'a.png')
+    p = read_image(tmp_path/'a.png')
+    q = read_image(write_image(p, tmp_path/f'b.{to}'))
+    assert (p.stored, p.mode, q.mode)==('P', mode, mode if to=='tga' else 'RGB') and (q.a[9,9,:3]==p.a[9,9,:3]).all()
+    if q.mode=='RGBA': assert (q.a[...,3]==a[...,3]).all()
+
 def test_alpha_goes_on_white_where_there_is_none(tmp_path):
     a = np.zeros((4,4,4), np.uint8)
     a[:,:2] = 255,0,0,255
