@@ -19,7 +19,7 @@ import numpy as np, torch
 from PIL import Image
 from torch import nn, Tensor
 from torch.nn import functional as F
-from .imageio import MAX_PIXELS, ImageError, Picture, check_float, format_of, from_pil, read_image, to_pil, write_image
+from .imageio import MAX_PIXELS, ImageError, Picture, check_float, check_quality, format_of, from_pil, read_image, to_pil, write_image
 from .onnx_model import OnnxModel, load_onnx
 from .ops import no_build, pixel_shuffle_sigmoid_uint8
 from .resample import _taps, resize
@@ -489,6 +489,7 @@ def upscale_file(
     **kwargs # To `upscale_picture`
 )->Picture: # What was written
     "Read, enlarge, write: whole or not at all."
+    check_quality(quality)
     src,dst = Path(src),Path(dst)
     if dst.exists() and src.exists() and dst.samefile(src): raise ImageError(f"{dst} is the picture itself; name another file to write")
     pic = read_image(src, max_pixels)

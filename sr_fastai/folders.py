@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+import torch
 from torch import nn
 import sr_fastai
-from .engine import upscale_picture
+from .engine import _models, upscale_picture
 from .files import PART, atomic_path, reworded
-from .imageio import MAX_PIXELS, SUFFIXES, ImageError, Picture, encode_image, format_of, read_image
+from .imageio import MAX_PIXELS, SUFFIXES, ImageError, Picture, check_quality, encode_image, format_of, read_image
 from .weights import registry
 
 # %% ../nbs/06_folders.ipynb #d2dcc8a8
@@ -255,6 +256,8 @@ def upscale_folder(
     **kwargs # To `upscale_picture`: tile, precision, device, threads
 )->Report:
     "Enlarge all pictures of a folder. Bad ones are reported and the others done; what is done already is skipped."
+    check_quality(quality)
+    if strength!=1: _models(model, 1, strength, torch.device('cpu'), True) # raises where no picture could be done
     out = Path(out)
     jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale)
     work = Work(scale, size, model, ensemble, strength, consistent, quality, max_pixels, kwargs)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'ImageError', 'Picture', 'from_pil', 'check_float',
-           'load_exif', 'read_image', 'read_uint8', 'to_depth', 'to_pil', 'format_of', 'encode_image', 'write_image']
+           'load_exif', 'read_image', 'read_uint8', 'to_depth', 'to_pil', 'format_of', 'check_quality', 'encode_image',
+           'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading, warnings
@@ -432,6 +433,12 @@ def format_of(
     if fmt not in Image.SAVE: raise ImageError(f"{path}: pictures can't be written as {path.suffix or 'a file without a suffix'}; take one of {', '.join(SUFFIXES)}")
     return fmt
 
+def check_quality(
+    quality:int|None # As in `write_image`
+):
+    "`ImageError` for a quality that no format knows."
+    if quality is not None and not 1<=quality<=100: raise ImageError(f"quality must be from 1 to 100, not {quality}")
+
 def encode_image(
     pic:Picture,
     fmt:str, # Pillow's name of the format
@@ -443,7 +450,7 @@ def encode_image(
     w,h = pic.size
     most = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535).get(fmt)
     if most and max(w,h)>most: raise ImageError(f"{name}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
-    if quality is not None and not 1<=quality<=100: raise ImageError(f"{name}: quality must be from 1 to 100, not {quality}")
+    check_quality(quality)
     pic = _fit(pic, fmt)
     if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
     elif fmt=='TIFF': _write_tiff(f, pic)

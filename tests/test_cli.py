@@ -35,8 +35,11 @@ def test_process_fails_in_one_sentence(tmp_path):
 
 @pytest.mark.parametrize('quality', [0,101,-3])
 def test_a_quality_that_no_format_knows(photo, model, capfd, quality):
-    assert 'quality must be from 1 to 100' in refused(capfd, photo, '--model', model, '-q', quality)
-    assert not photo.with_name('photo_x2.jpg').exists()
+    "It is refused before a picture is read, and for a whole folder once."
+    (photo.parent/'text.png').write_text('Dear diary')
+    for src in (photo, photo.parent/'text.png', photo.parent):
+        assert refused(capfd, src, '--model', model, '-q', quality)==f'sr_upscale: quality must be from 1 to 100, not {quality}\n'
+    assert len(list(photo.parent.iterdir()))==2
 
 @pytest.mark.parametrize('n', ['nan','inf','many'])
 def test_a_limit_that_is_no_number(photo, capfd, n):

@@ -54,6 +54,12 @@ folders.upscale_folder(*sys.argv[1:3], model=sys.argv[3])
     upscale_folder(src, tmp_path/'fresh', model=model)
     assert pictures(out)==pictures(tmp_path/'fresh')
 
+@pytest.mark.parametrize('kw,says', [(dict(quality=0), 'quality must be from 1 to 100'), (dict(strength=2), 'strength must be from 0 to 1'), (dict(strength=.5), 'm.safetensors has no start'),
+    (dict(strength=.5, model=Generator(width=4, depth=1)), 'a network has one strength')])
+def test_what_no_picture_could_have_is_refused_once(src, model, tmp_path, kw, says):
+    with pytest.raises(ValueError, match=says): upscale_folder(src, tmp_path/'out', **dict(dict(model=model), **kw))
+    assert not (tmp_path/'out').exists()
+
 def test_disk_full(src, model, tmp_path, monkeypatch):
     "The run ends, says so, leaves nothing half-written, and goes on when there is room."
     real,n = folders._store,0
