@@ -130,9 +130,10 @@ def plan(
     "The jobs of a folder; `ValueError` where two would write the same file."
     src,out,jobs,taken = Path(src),Path(out),[],{}
     if not src.exists(): raise FileNotFoundError(f"{src}: no such folder")
-    ledger = Ledger(out.resolve())
-    for p in find_pictures(src, recursive, out):
-        if ledger.key(p.resolve()) in ledger.made: continue # results of an earlier run, beside their pictures
+    ledger,found = Ledger(out.resolve()),find_pictures(src, recursive, out)
+    made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in Ledger(d).made} # by earlier runs
+    for p in [p for p in found if p not in made] or found:
+        if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
         try: new = name.format(stem=p.stem, scale=f'{scale:g}', suffix=p.suffix[1:])
         except (KeyError,ValueError,IndexError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")

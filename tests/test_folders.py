@@ -181,6 +181,19 @@ def test_results_beside_their_pictures_are_no_pictures(src, model):
         r = upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
         assert not r.failed and not r.done and len(r.skipped)==5 and len(list(src.glob('*.png')))==10
 
+def test_results_of_other_runs_are_no_pictures(src, model, tmp_path):
+    "In a folder of the pictures or beside them; in a folder of their own they are what is meant."
+    (src/'sub').mkdir()
+    (src/'0.png').rename(src/'sub'/'0.png')
+    upscale_folder(src, src/'x2', recursive=True, model=model)
+    upscale_folder(src/'sub', src/'sub', name='{stem}_x2', model=model)
+    def planned(src, **kw): return [j.src.relative_to(src).as_posix() for j in plan(src, tmp_path/'out', **kw)]
+    assert planned(src, recursive=True)==['1.png','2.png','3.png','4.png','sub/0.png']
+    assert planned(src/'sub')==['0.png']
+    assert planned(src/'x2', recursive=True)==['1.png','2.png','3.png','4.png','sub/0.png']
+    Image.new('RGB', (5,5)).save(src/'x2'/'new.png') # not made by a run
+    assert 'x2/new.png' in planned(src, recursive=True)
+
 def test_an_empty_file_is_told_so(src, model, tmp_path):
     (src/'empty.jpg').touch()
     r = upscale_folder(src, tmp_path/'out', model=model)
