@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'ImageError', 'Picture', 'from_pil', 'check_float',
-           'load_exif', 'read_image', 'read_uint8', 'to_depth', 'to_pil', 'format_of', 'check_quality', 'encode_image',
-           'write_image']
+           'load_exif', 'read_image', 'read_uint8', 'find_pictures', 'find_lr', 'to_depth', 'to_pil', 'format_of',
+           'check_quality', 'encode_image', 'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading, warnings
@@ -279,6 +279,33 @@ def read_uint8(
             return np.asarray(im.convert(mode or ('L' if im.mode in ('1','L','LA') else 'RGB')))
     except FileNotFoundError: raise
     except Exception as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
+
+# %% ../nbs/03_imageio.ipynb #d07e4a92
+def find_pictures(
+    folder:str|os.PathLike, # Where to look
+    recursive:bool=False, # Folders in it too
+    skip:Path|None=None, # A folder to leave out: that of the results
+    links:bool=False # Follow links to folders
+)->list[Path]: # Sorted; hidden files and folders are left out
+    "The files in a folder whose names end as pictures do."
+    found,skip = [],skip and Path(skip).resolve()
+    for d,dirs,files in os.walk(folder, followlinks=links):
+        dirs[:] = [o for o in dirs if recursive and o[0]!='.' and (Path(d)/o).resolve()!=skip]
+        found += [Path(d)/o for o in files if o[0]!='.' and Path(o).suffix.lower() in SUFFIXES]
+    return sorted(found)
+
+def find_lr(
+    hr:Path, # A picture
+    path_hr:str|os.PathLike, # The folder that it was found in
+    path_lr:str|os.PathLike, # The folder of LR, with the same folders in it
+    scale:int # How many times smaller LR is
+)->Path:
+    "The LR of a picture: called like it, or with `x2`, `x3`, ... at the end, in its format or another."
+    stem = Path(path_lr)/hr.relative_to(path_hr).with_suffix('')
+    for name in (stem.name,f'{stem.name}x{scale}'):
+        for ext in (hr.suffix, *SUFFIXES, *map(str.upper, SUFFIXES)):
+            if (f := stem.with_name(name+ext)).exists(): return f
+    raise FileNotFoundError(f'{hr} has no LR: {stem.parent} has no picture called {stem.name} or {stem.name}x{scale}')
 
 # %% ../nbs/03_imageio.ipynb #764f2c3b
 def to_depth(

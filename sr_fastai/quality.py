@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .commands import run_command
 from .engine import upscale
 from .files import atomic_path
-from .imageio import SUFFIXES, read_uint8
+from .imageio import find_lr, find_pictures, read_uint8
 from .lpips import LPIPS
 from .metrics import psnr, ssim
 from .resample import bicubic_down, bicubic_up
@@ -48,12 +48,6 @@ def scores(
     with torch.inference_mode(): return {k:f(batch(pred), batch(target)).item() for k,f in funcs.items()}
 
 # %% ../nbs/08b_quality.ipynb #404feeb2
-def _lr_file(hr, folder, scale):
-    for stem in (hr.stem, f'{hr.stem}x{scale}'):
-        for f in sorted(folder.glob('*')):
-            if f.stem==stem and f.suffix.lower() in SUFFIXES: return f
-    raise FileNotFoundError(f"{hr} has no LR in {folder}: neither {hr.stem} nor {hr.stem}x{scale}")
-
 def _jpeg(a, quality):
     f = io.BytesIO()
     Image.fromarray(a).save(f, 'JPEG', quality=quality)
@@ -69,7 +63,7 @@ def pairs(
     folder = Path(folder)
     for p in (folder,lr):
         if p is not None and not Path(p).is_dir(): raise FileNotFoundError(f"{p}: no such folder; name a folder of pictures")
-    files = sorted(o for o in folder.iterdir() if o.suffix.lower() in SUFFIXES)
+    files = find_pictures(folder)
     if not files: raise FileNotFoundError(f"{folder} has no pictures")
     for f in files:
         hr = read_uint8(f, None)
@@ -79,7 +73,7 @@ def pairs(
             small = bicubic_down(hr, scale)
             if jpeg: small = _jpeg(small, jpeg)
         else:
-            small = read_uint8(p := _lr_file(f, Path(lr), scale), 'L' if hr.ndim==2 else 'RGB')
+            small = read_uint8(p := find_lr(f, folder, lr, scale), 'L' if hr.ndim==2 else 'RGB')
             if any(abs(a-b*scale)>=scale for a,b in zip(hr.shape[:2], small.shape)): raise ValueError(
                 f"{p} is {small.shape[1]}x{small.shape[0]}, not 1/{scale} of {f}, which is {hr.shape[1]}x{hr.shape[0]}; make it again, or give the scale that it has")
             small = small[:hr.shape[0]//scale, :hr.shape[1]//scale]
