@@ -84,11 +84,14 @@ def pairs(
 def _enlarge(lr, scale, model, **kwargs):
     return bicubic_up(lr, scale) if isinstance(model, str) and model=='bicubic' else upscale(lr, scale=scale, model=model, **kwargs)
 
+def _ends(paths, least=1):
+    "Each path to as many of its last parts as tell them apart."
+    n = next((n for n in range(least, 20) if len({Path(o).parts[-n:] for o in paths})==len(paths)), 20)
+    return {o:Path(*Path(o).parts[-n:]).as_posix() for o in paths}
+
 def _called(models):
     "What the table calls each model: its name, or what of its file's path tells it from the others."
-    files = [Path(m) for m in models if Path(m).suffix]
-    n = next((n for n in range(1, 20) if len({o.parts[-n:] for o in files})==len(files)), 20)
-    return {m:str(Path(*Path(m).parts[-n:])) if Path(m).suffix else m for m in models}
+    return {m:m for m in models}|_ends([m for m in models if Path(m).suffix])
 
 def quality(
     folders, # Folders of HR pictures
@@ -104,7 +107,7 @@ def quality(
     "Measure models on folders of originals."
     folders,models = [Path(o) for o in folders],list(dict.fromkeys(['bicubic', *models]))
     if lr is not None and len(folders)!=1: raise ValueError(f"one folder of LR goes with one folder of HR, not with {len(folders)}")
-    called,funcs,rows = _called(models),measures(names, scale, weights),[]
+    called,titles,funcs,rows = _called(models),_ends({o.resolve() for o in folders}, 2),measures(names, scale, weights),[]
     for folder in folders:
         found = {m:{} for m in models}
         for f,small,hr in pairs(folder, scale, lr, jpeg):
@@ -115,7 +118,7 @@ def quality(
             if seen: seen(f, small, results, hr, got)
         for m,per in found.items():
             mean = {k:float(np.mean([o[k] for o in per.values()])) for k in names}
-            rows.append(dict(folder='/'.join(folder.resolve().parts[-2:]), model=called[m], scale=scale, jpeg=jpeg, mean=mean, pictures=per))
+            rows.append(dict(folder=titles[folder.resolve()], model=called[m], scale=scale, jpeg=jpeg, mean=mean, pictures=per))
     return rows
 
 # %% ../nbs/08b_quality.ipynb #f03d60f6
