@@ -95,6 +95,15 @@ def test_reference(capfd, tmp_path, model):
     assert '20x30' not in refused(capfd, small, '--reference', tmp_path/'none.png')
     assert 'for one picture' in refused(capfd, tmp_path, '--reference', hr)
 
+def test_reference_of_a_grey_picture(capfd, tmp_path, model):
+    "On its own values, as `sr_bench` has it, not through Y, which squeezes 0..255 to 16..235."
+    from sr_fastai.resample import bicubic_down, resize
+    hr = resize(np.random.default_rng(0).integers(0, 256, (9,9), dtype=np.uint8), (36,40))
+    for n,a in (('a',bicubic_down(hr, 2)),('hr',hr)): Image.fromarray(a).save(tmp_path/f'{n}.png')
+    assert sr_upscale([str(tmp_path/'a.png'), '--model', str(model), '--reference', str(tmp_path/'hr.png')])==0
+    err = resize(bicubic_down(hr, 2), hr.shape).astype(float)-hr
+    assert f"bicubic: PSNR {10*np.log10(255**2/np.square(err[2:-2,2:-2]).mean()):.2f} dB" in capfd.readouterr().out
+
 def test_output_names(capfd, tmp_path, photo, model):
     def run(*args):
         assert sr_upscale([str(a) for a in (photo, '-m', model, *args)])==0
