@@ -73,7 +73,7 @@ def check_images(
     path_lr:Path|None=None, # LR of the photographs, named alike or with `x2`, `x3`, ... at the end
     scale:int=2, # That will be trained on; all of DIV2K's tracks that are there are looked at
     size:int=128, # Side of the LR crop that will be trained on
-    progress:bool=True
+    progress:bool=True # Show a bar
 )->tuple: # (`Finding`s, number of images looked at)
     "Every image is decoded; nothing is changed."
     path = Path(path)

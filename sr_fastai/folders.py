@@ -35,12 +35,16 @@ class Work:
     max_pixels:int|None=MAX_PIXELS # As in `upscale`
     how:dict=field(default_factory=dict) # What does not decide the result: tile, precision, device, threads of `upscale_picture`
 
-    def read(self, job, data): return read_image(data, self.max_pixels, str(job.src))
+    def read(self, job, data):
+        "The `Picture` that the bytes of a file hold."
+        return read_image(data, self.max_pixels, str(job.src))
 
     def enlarge(self, pic):
+        "The `Picture`, enlarged."
         return upscale_picture(pic, self.scale, self.model, size=self.size, ensemble=self.ensemble, strength=self.strength, consistent=self.consistent, **self.how)
 
     def write(self, job, pic):
+        "The bytes of the result's file."
         f = io.BytesIO()
         encode_image(pic, format_of(job.dst), f, self.quality, str(job.dst))
         return f.getvalue()

@@ -336,7 +336,7 @@ def _clear_palette(im):
     return p
 
 def to_pil(
-    pic:Picture
+    pic:Picture # In any mode and depth
 )->Image.Image: # With EXIF, ICC profile, XMP and resolution in its `info`
     "A Pillow image of the picture's own mode. Pillow has no 16-bit colour and no colour floats: those come as 8 bits."
     a,mode = pic.a,pic.mode
@@ -467,7 +467,7 @@ def check_quality(
     if quality is not None and not 1<=quality<=100: raise ImageError(f"quality must be from 1 to 100, not {quality}")
 
 def encode_image(
-    pic:Picture,
+    pic:Picture, # What to write; stays as it is
     fmt:str, # Pillow's name of the format
     f:io.IOBase, # A file opened for reading and writing bytes
     quality:int|None=None, # As in `write_image`
@@ -493,7 +493,7 @@ def encode_image(
             raise ImageError(f"{name} can't be written as {fmt}: {e}") from None
 
 def write_image(
-    pic:Picture,
+    pic:Picture, # What to write; stays as it is
     path:str|os.PathLike, # The file to write, in the format that its suffix names; its folder has to exist
     quality:int|None=None # 1..100, for JPEG, WebP and AVIF; None: 95, 95 and 90
 )->Path: # The file
