@@ -67,15 +67,14 @@ def _settings(args):
 
 def _compared(src, out, original):
     "How near the result `out` and a bicubic enlargement of `src` come to the original, as a line."
-    import torch
     from sr_fastai.imageio import read_uint8
-    from sr_fastai.metrics import psnr, ssim
+    from sr_fastai.quality import measures, scores
     from sr_fastai.resample import resize
-    def batch(a): return torch.from_numpy(a.copy()).permute(2,0,1)[None]/255
-    small,big,hr = (read_uint8(p) for p in (src,out,original))
+    hr = read_uint8(original, None)
+    small,big = (read_uint8(p, 'L' if hr.ndim==2 else 'RGB') for p in (src,out))
     if big.shape!=hr.shape: raise ValueError(f"{original} is {hr.shape[1]}x{hr.shape[0]}, but the result {out} is {big.shape[1]}x{big.shape[0]}: the original must be of that size")
-    border = round(hr.shape[0]/small.shape[0])
-    def near(a): return f"PSNR {psnr(batch(a), batch(hr), border=border).item():.2f} dB, SSIM {ssim(batch(a), batch(hr), border=border).item():.4f}"
+    funcs = measures(('psnr','ssim'), round(hr.shape[0]/small.shape[0]))
+    def near(a): return "PSNR {psnr:.2f} dB, SSIM {ssim:.4f}".format(**scores(a, hr, funcs))
     return f"compared with {original}: {near(big)}; bicubic: {near(resize(small, hr.shape[:2]))}"
 
 # %% ../nbs/15_cli.ipynb #f90f362a

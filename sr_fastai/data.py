@@ -16,6 +16,7 @@ from fastai.vision.all import *
 from .cache import PixelCache,read_rgb
 from .degrade import Degrade, seed_of
 from .div2k import *
+from .imageio import find_lr, find_pictures
 from .metrics import psnr
 from .resample import bicubic_down
 
@@ -423,13 +424,13 @@ def sr_dataloaders(
     if valid is not None:
         if path_lr is not None: raise ValueError('sr_dataloaders: valid is for photographs whose LR is made of them; with path_lr, use valid_pct')
         dblock = dict(get_items=partial(_both, valid=Path(valid)), splitter=FuncSplitter(partial(_below, folder=Path(valid))))
-    if path_lr is not None: how,dblock['get_x'] = None,partial(_lr_of, path_hr=Path(path_hr), path_lr=Path(path_lr), scale=scale)
+    if path_lr is not None: how,dblock['get_x'] = None,partial(find_lr, path_hr=path_hr, path_lr=path_lr, scale=scale)
     elif how is None: how = partial(bicubic_down, scale=scale)
     return _pair_dataloaders(how, fresh, path_hr, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
 def _photos(path, least):
     if not Path(path).is_dir(): raise FileNotFoundError(f'{path} is not a folder')
-    fs = L(sorted(get_image_files(path)))
+    fs = L(find_pictures(path, recursive=True, links=True))
     if len(fs)<least: raise FileNotFoundError(f'{path} has {len(fs)} image files, fewer than {least}: give a folder of photographs')
     return fs
 
@@ -440,10 +441,3 @@ def _below(f, folder): return Path(os.path.abspath(folder)) in f.parents
 def _random_split(items, valid_pct, seed):
     n = max(1, int(valid_pct*len(items))) # at least one for validation
     return RandomSplitter((n+.5)/len(items), seed=seed)(items)
-
-def _lr_of(hr, path_hr, path_lr, scale):
-    stem = path_lr/hr.relative_to(path_hr).with_suffix('')
-    for end in ('', f'x{scale}'):
-        for ext in (hr.suffix,'.png'):
-            if (f := stem.with_name(f'{stem.name}{end}{ext}')).exists(): return f
-    raise FileNotFoundError(f'{hr} has no LR: neither {stem.name}{hr.suffix} nor {stem.name}x{scale}.png is in {stem.parent}')

@@ -19,7 +19,7 @@ import numpy as np, torch
 from PIL import Image
 from torch import nn, Tensor
 from torch.nn import functional as F
-from .imageio import MAX_PIXELS, ImageError, Picture, check_float, format_of, from_pil, read_image, to_pil, write_image
+from .imageio import MAX_PIXELS, ImageError, Picture, check_float, check_quality, format_of, from_pil, read_image, to_pil, write_image
 from .onnx_model import OnnxModel, load_onnx
 from .ops import no_build, pixel_shuffle_sigmoid_uint8
 from .resample import _taps, resize
@@ -311,7 +311,7 @@ def _threads(n):
 SLACK = 1.05 # what bicubic may add to the networks' scale
 CLEAN = 92 # JPEG quality from which on `base` comes nearer to the original than `photo`: measured on photos/val at x2
 
-def _lossy(pic): return pic.format in ('WEBP','AVIF') or pic.format=='JPEG' and (pic.quality or 0)<CLEAN
+def _lossy(pic): return pic.format in ('JPEG','WEBP','AVIF') and (pic.quality or 0)<CLEAN
 
 def _passes(scales, scale):
     "The scales, of those there are, to apply one after another in order to enlarge by `scale`."
@@ -493,6 +493,7 @@ def upscale_file(
     **kwargs # To `upscale_picture`
 )->Picture: # What was written
     "Read, enlarge, write: whole or not at all."
+    check_quality(quality)
     src,dst = Path(src),Path(dst)
     if dst.exists() and src.exists() and dst.samefile(src): raise ImageError(f"{dst} is the picture itself; name another file to write")
     pic = read_image(src, max_pixels)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 # %% ../nbs/01a_files.ipynb #86d6c06b
 def reworded(
-    e:OSError,
-    message:str
+    e:OSError, # What was caught
+    message:str # A sentence: which file, what is wrong, what to do
 )->OSError: # Of the same kind and with the same `errno`
     "An error with a message for people, which says what to do about which file."
     new = type(e)(message)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'ImageError', 'Picture', 'from_pil', 'check_float',
-           'load_exif', 'read_image', 'read_uint8', 'to_depth', 'to_pil', 'format_of', 'encode_image', 'write_image']
+           'load_exif', 'read_image', 'read_uint8', 'find_pictures', 'find_lr', 'to_depth', 'to_pil', 'format_of',
+           'check_quality', 'encode_image', 'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading, warnings
@@ -33,7 +34,7 @@ class Picture:
     xmp:bytes|None=None
     chunks:list=field(default_factory=list) # PNG's colour space and text chunks: (name, bytes)
     notes:list=field(default_factory=list) # What the reader should tell the person
-    quality:int|None=None # Of the JPEG it came in, 1 to 100
+    quality:int|None=None # Of the JPEG it came in, 1 to 100; 100 for a lossless WebP
 
     @property
     def size(self): return self.a.shape[1],self.a.shape[0]
@@ -186,11 +187,19 @@ def _tiff(f, name, max_pixels):
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=['only the first page is taken'] if many else [])
 
 # %% ../nbs/03_imageio.ipynb #76877762
+def _webp_quality(f):
+    "100 for a lossless WebP, None for any other: a file is a list of chunks, each with its name and length, and a frame of an animation holds such a list."
+    f.seek(12)
+    while len(head := f.read(8))==8 and head[:4]!=b'VP8 ':
+        if head[:4]==b'VP8L': return 100
+        n = int.from_bytes(head[4:], 'little')
+        f.seek(16 if head[:4]==b'ANMF' else n+n%2, 1)
+
 def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
     with _open(f, name, max_pixels) as im:
-        if im.format=='PNG' and head[24]==16 and head[25]!=0 and 'transparency' not in im.info:
+        if im.format=='PNG' and head[24]==16 and (head[25]!=0 or 'transparency' in im.info):
             import imagecodecs
             meta = _meta(im)
             f.seek(0)
@@ -201,6 +210,7 @@ def _decode(f, name, max_pixels):
         turned = im.format=='TIFF' and im.tag_v2.get(ORIENTATION) in (5,6,7,8)
         im.load() # turns a TIFF, but not its resolution
         pic = replace(from_pil(im, name), notes=notes)
+        if im.format=='WEBP': pic.quality = _webp_quality(f)
         return replace(pic, dpi=pic.dpi[::-1]) if turned and pic.dpi else pic
 
 # %% ../nbs/03_imageio.ipynb #12ef60e2
@@ -270,6 +280,33 @@ def read_uint8(
     except FileNotFoundError: raise
     except Exception as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
 
+# %% ../nbs/03_imageio.ipynb #d07e4a92
+def find_pictures(
+    folder:str|os.PathLike, # Where to look
+    recursive:bool=False, # Folders in it too
+    skip:Path|None=None, # A folder to leave out: that of the results
+    links:bool=False # Follow links to folders
+)->list[Path]: # Sorted; hidden files and folders are left out
+    "The files in a folder whose names end as pictures do."
+    found,skip = [],skip and Path(skip).resolve()
+    for d,dirs,files in os.walk(folder, followlinks=links):
+        dirs[:] = [o for o in dirs if recursive and o[0]!='.' and (Path(d)/o).resolve()!=skip]
+        found += [Path(d)/o for o in files if o[0]!='.' and Path(o).suffix.lower() in SUFFIXES]
+    return sorted(found)
+
+def find_lr(
+    hr:Path, # A picture
+    path_hr:str|os.PathLike, # The folder that it was found in
+    path_lr:str|os.PathLike, # The folder of LR, with the same folders in it
+    scale:int # How many times smaller LR is
+)->Path:
+    "The LR of a picture: called like it, or with `x2`, `x3`, ... at the end, in its format or another."
+    stem = Path(path_lr)/hr.relative_to(path_hr).with_suffix('')
+    for name in (stem.name,f'{stem.name}x{scale}'):
+        for ext in (hr.suffix, *SUFFIXES, *map(str.upper, SUFFIXES)):
+            if (f := stem.with_name(name+ext)).exists(): return f
+    raise FileNotFoundError(f'{hr} has no LR: {stem.parent} has no picture called {stem.name} or {stem.name}x{scale}')
+
 # %% ../nbs/03_imageio.ipynb #764f2c3b
 def to_depth(
     a:np.ndarray, # uint8, uint16, or float in 0..1
@@ -299,7 +336,7 @@ def _clear_palette(im):
     return p
 
 def to_pil(
-    pic:Picture
+    pic:Picture # In any mode and depth
 )->Image.Image: # With EXIF, ICC profile, XMP and resolution in its `info`
     "A Pillow image of the picture's own mode. Pillow has no 16-bit colour and no colour floats: those come as 8 bits."
     a,mode = pic.a,pic.mode
@@ -409,7 +446,8 @@ def _fit(pic, fmt):
     if 'A' in pic.mode and fmt=='GIF': # clear or not, nothing between
         pic = replace(pic, a=pic.a.copy(), stored='P')
         pic.a[...,-1] = 255*(pic.a[...,-1]>127)
-    return replace(pic, stored=None) if fmt in ('JPEG','WEBP','AVIF','JPEG2000') else pic
+    flat = fmt in ('JPEG','WEBP','AVIF','JPEG2000','PPM') or fmt=='TGA' and 'A' in pic.mode # no palette, or none with transparency
+    return replace(pic, stored=None) if flat else pic
 
 # %% ../nbs/03_imageio.ipynb #287f0a55
 def format_of(
@@ -422,8 +460,14 @@ def format_of(
     if fmt not in Image.SAVE: raise ImageError(f"{path}: pictures can't be written as {path.suffix or 'a file without a suffix'}; take one of {', '.join(SUFFIXES)}")
     return fmt
 
+def check_quality(
+    quality:int|None # As in `write_image`
+):
+    "`ImageError` for a quality that no format knows."
+    if quality is not None and not 1<=quality<=100: raise ImageError(f"quality must be from 1 to 100, not {quality}")
+
 def encode_image(
-    pic:Picture,
+    pic:Picture, # What to write; stays as it is
     fmt:str, # Pillow's name of the format
     f:io.IOBase, # A file opened for reading and writing bytes
     quality:int|None=None, # As in `write_image`
@@ -433,7 +477,7 @@ def encode_image(
     w,h = pic.size
     most = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535).get(fmt)
     if most and max(w,h)>most: raise ImageError(f"{name}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
-    if quality is not None and not 1<=quality<=100: raise ImageError(f"{name}: quality must be from 1 to 100, not {quality}")
+    check_quality(quality)
     pic = _fit(pic, fmt)
     if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
     elif fmt=='TIFF': _write_tiff(f, pic)
@@ -449,7 +493,7 @@ def encode_image(
             raise ImageError(f"{name} can't be written as {fmt}: {e}") from None
 
 def write_image(
-    pic:Picture,
+    pic:Picture, # What to write; stays as it is
     path:str|os.PathLike, # The file to write, in the format that its suffix names; its folder has to exist
     quality:int|None=None # 1..100, for JPEG, WebP and AVIF; None: 95, 95 and 90
 )->Path: # The file

@@ -35,8 +35,11 @@ def test_process_fails_in_one_sentence(tmp_path):
 
 @pytest.mark.parametrize('quality', [0,101,-3])
 def test_a_quality_that_no_format_knows(photo, model, capfd, quality):
-    assert 'quality must be from 1 to 100' in refused(capfd, photo, '--model', model, '-q', quality)
-    assert not photo.with_name('photo_x2.jpg').exists()
+    "It is refused before a picture is read, and for a whole folder once."
+    (photo.parent/'text.png').write_text('Dear diary')
+    for src in (photo, photo.parent/'text.png', photo.parent):
+        assert refused(capfd, src, '--model', model, '-q', quality)==f'sr_upscale: quality must be from 1 to 100, not {quality}\n'
+    assert len(list(photo.parent.iterdir()))==2
 
 @pytest.mark.parametrize('n', ['nan','inf','many'])
 def test_a_limit_that_is_no_number(photo, capfd, n):
@@ -91,6 +94,15 @@ def test_reference(capfd, tmp_path, model):
     assert 'PSNR inf dB, SSIM 1.0000; bicubic: PSNR ' in o and float(o.split('bicubic: PSNR ')[1].split()[0])<30
     assert '20x30' not in refused(capfd, small, '--reference', tmp_path/'none.png')
     assert 'for one picture' in refused(capfd, tmp_path, '--reference', hr)
+
+def test_reference_of_a_grey_picture(capfd, tmp_path, model):
+    "On its own values, as `sr_bench` has it, not through Y, which squeezes 0..255 to 16..235."
+    from sr_fastai.resample import bicubic_down, resize
+    hr = resize(np.random.default_rng(0).integers(0, 256, (9,9), dtype=np.uint8), (36,40))
+    for n,a in (('a',bicubic_down(hr, 2)),('hr',hr)): Image.fromarray(a).save(tmp_path/f'{n}.png')
+    assert sr_upscale([str(tmp_path/'a.png'), '--model', str(model), '--reference', str(tmp_path/'hr.png')])==0
+    err = resize(bicubic_down(hr, 2), hr.shape).astype(float)-hr
+    assert f"bicubic: PSNR {10*np.log10(255**2/np.square(err[2:-2,2:-2]).mean()):.2f} dB" in capfd.readouterr().out
 
 def test_output_names(capfd, tmp_path, photo, model):
     def run(*args):

@@ -47,9 +47,26 @@ def test_flat_images_are_no_doubles(tmp_path):
     assert kinds(tmp_path)==[]
 
 def test_own_pairs(tmp_path):
-    for i in range(3): save(picture(i), tmp_path/'hr'/f'{i}.jpg')
-    for name in ('0.jpg','1x2.png'): save(picture(0, 48, 60), tmp_path/'lr'/name)
+    for i in range(4): save(picture(i), tmp_path/'hr'/f'{i}.jpg')
+    for name in ('0.jpg','1x2.png','3x2.webp'): save(picture(0, 48, 60), tmp_path/'lr'/name)
     assert kinds(tmp_path/'hr', tmp_path/'lr')==[('no pair','2.jpg')]
+
+def test_the_files_that_training_reads(tmp_path):
+    "No others, such as thumbnails in hidden folders, and all of them."
+    from sr_fastai.data import sr_dataloaders
+    for i in range(3): save(picture(i), tmp_path/'a'/f'{i}.png')
+    save(picture(3), tmp_path/'b'/'3.gif')
+    (tmp_path/'a'/'linked').symlink_to(tmp_path/'b')
+    for n in ('.thumbs/0.png','.1.png','drawing.svg'):
+        (tmp_path/'a'/n).parent.mkdir(exist_ok=True)
+        (tmp_path/'a'/n).write_text('x')
+    assert check_images(tmp_path/'a', size=32, progress=False)==([],4)
+    dls = sr_dataloaders(tmp_path/'a', size=32, bs=1, cache=tmp_path/'cache')
+    assert len(dls.train_ds)+len(dls.valid_ds)==4
+
+def test_a_scale_that_is_none(tmp_path, capsys):
+    save(picture(0), tmp_path/'a.png')
+    assert sr_data(['check',str(tmp_path),'--scale','0'])==2 and capsys.readouterr().err=='sr_data: scale must be 2 or more, not 0\n'
 
 def test_alpha_only_where_it_shows(tmp_path):
     for a,name in ((255,'opaque.png'), (100,'glass.png')): Image.fromarray(np.dstack([picture(a),np.full((96,120), a, np.uint8)])).save(tmp_path/name)

@@ -54,6 +54,12 @@ folders.upscale_folder(*sys.argv[1:3], model=sys.argv[3])
     upscale_folder(src, tmp_path/'fresh', model=model)
     assert pictures(out)==pictures(tmp_path/'fresh')
 
+@pytest.mark.parametrize('kw,says', [(dict(quality=0), 'quality must be from 1 to 100'), (dict(strength=2), 'strength must be from 0 to 1'), (dict(strength=.5), 'm.safetensors has no start'),
+    (dict(strength=.5, model=Generator(width=4, depth=1)), 'a network has one strength')])
+def test_what_no_picture_could_have_is_refused_once(src, model, tmp_path, kw, says):
+    with pytest.raises(ValueError, match=says): upscale_folder(src, tmp_path/'out', **dict(dict(model=model), **kw))
+    assert not (tmp_path/'out').exists()
+
 def test_disk_full(src, model, tmp_path, monkeypatch):
     "The run ends, says so, leaves nothing half-written, and goes on when there is room."
     real,n = folders._store,0
@@ -174,6 +180,19 @@ def test_results_beside_their_pictures_are_no_pictures(src, model):
         upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
         r = upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
         assert not r.failed and not r.done and len(r.skipped)==5 and len(list(src.glob('*.png')))==10
+
+def test_results_of_other_runs_are_no_pictures(src, model, tmp_path):
+    "In a folder of the pictures or beside them; in a folder of their own they are what is meant."
+    (src/'sub').mkdir()
+    (src/'0.png').rename(src/'sub'/'0.png')
+    upscale_folder(src, src/'x2', recursive=True, model=model)
+    upscale_folder(src/'sub', src/'sub', name='{stem}_x2', model=model)
+    def planned(src, **kw): return [j.src.relative_to(src).as_posix() for j in plan(src, tmp_path/'out', **kw)]
+    assert planned(src, recursive=True)==['1.png','2.png','3.png','4.png','sub/0.png']
+    assert planned(src/'sub')==['0.png']
+    assert planned(src/'x2', recursive=True)==['1.png','2.png','3.png','4.png','sub/0.png']
+    Image.new('RGB', (5,5)).save(src/'x2'/'new.png') # not made by a run
+    assert 'x2/new.png' in planned(src, recursive=True)
 
 def test_an_empty_file_is_told_so(src, model, tmp_path):
     (src/'empty.jpg').touch()

@@ -154,6 +154,30 @@ def test_transparency_kinds(tmp_path, model):
                 alpha = np.asarray(q.convert('RGBA'))[...,3]
                 assert alpha[:6].max()==0 and alpha[14:].min()==255
 
+@pytest.mark.parametrize('c', [1,3])
+def test_a_transparent_colour_of_16_bits(tmp_path, c):
+    "Pillow made such colours 8 bits, and such greys opaque."
+    import imagecodecs, zlib
+    a = noise(10, 12, c, np.uint16)
+    png,chunk = imagecodecs.png_encode(a),b'tRNS'+struct.pack(f'>{c}H', *a.reshape(10, 12, c)[7,7])
+    (tmp_path/'a.png').write_bytes(png[:33]+struct.pack('>I', 2*c)+chunk+struct.pack('>I', zlib.crc32(chunk))+png[33:])
+    upscale_file(tmp_path/'a.png', tmp_path/'b.png', scale=1)
+    p = read_image(tmp_path/'b.png')
+    assert p.a.dtype==np.uint16 and (p.a[...,:-1]==a.reshape(10, 12, c)).all()
+    assert p.mode=={1:'LA',3:'RGBA'}[c] and np.argwhere(p.a[...,-1]!=65535).tolist()==[[7,7]] and p.a[7,7,-1]==0
+
+@pytest.mark.parametrize('to', ['ppm','pgm','tga'])
+@pytest.mark.parametrize('mode', ['RGB','RGBA'])
+def test_a_palette_where_there_is_none(tmp_path, mode, to):
+    "PPM has no palettes, and those of TGA have no transparency: the picture gets its colours themselves."
+    a = np.full((10,12,4), (200,100,50,255), np.uint8)
+    a[:5,:,3] = 0
+    Image.fromarray(a).convert(mode).quantize(16, Image.Quantize.FASTOCTREE).save(tmp_path/'a.png')
+    p = read_image(tmp_path/'a.png')
+    q = read_image(write_image(p, tmp_path/f'b.{to}'))
+    assert (p.stored, p.mode, q.mode)==('P', mode, mode if to=='tga' else 'RGB') and (q.a[9,9,:3]==p.a[9,9,:3]).all()
+    if q.mode=='RGBA': assert (q.a[...,3]==a[...,3]).all()
+
 def test_alpha_goes_on_white_where_there_is_none(tmp_path):
     a = np.zeros((4,4,4), np.uint8)
     a[:,:2] = 255,0,0,255
@@ -172,6 +196,13 @@ def test_first_frame_is_said(tmp_path):
         frames[0].save(tmp_path/f'a.{fmt}', save_all=True, append_images=frames[1:])
         p = read_image(tmp_path/f'a.{fmt}')
         assert 'only the first' in p.notes[0] and p.a[4,4,0]>250
+
+@pytest.mark.parametrize('kw', [{}, dict(exif=exif()), dict(icc_profile=ICC), dict(save_all=True, append_images=[Image.new('RGBA', (10,12))])])
+def test_lossless_webp_is_clean(tmp_path, kw):
+    "Its chunk VP8L stands alone, after VP8X and what belongs to that, or in a frame of an animation; the alpha of a lossy one is lossless too, and says nothing."
+    for lossless in (True,False):
+        Image.fromarray(noise(12, 10, 4)).save(tmp_path/'a.webp', lossless=lossless, **kw)
+        assert read_image(tmp_path/'a.webp').quality==(100 if lossless else None)
 
 def test_damaged_exif_costs_nothing_else(tmp_path, model):
     im = Image.fromarray(noise(8, 8, 3))

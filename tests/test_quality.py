@@ -108,6 +108,14 @@ def test_odd_sizes_grey_and_colour_side_by_side(tmp_path, capsys):
     assert 'a.png' in out and 'b.png' in out and 'mean of 2' in out
     with Image.open(tmp_path/'side.png') as im: assert im.size==(3*(40+8)-8, 2*(40+42))
 
+def test_folders_are_told_apart(tmp_path, capsys):
+    for d in ('a','p/a'):
+        (tmp_path/d).mkdir(parents=True)
+        folder_of(tmp_path/d, a=picture((24,32)))
+    def titles(*folders): return [o['folder'] for o in json.loads(bench(capsys, *(tmp_path/o for o in folders), '-m', 'bicubic', '--measures', 'psnr', '--json', '-')[1])]
+    assert titles('p/a/HR')==['a/HR']
+    assert titles('a/HR','p/a/HR')==[f'{tmp_path.name}/a/HR','p/a/HR']
+
 def test_jpeg_makes_it_worse(tmp_path, capsys):
     hr = folder_of(tmp_path, a=picture((64,64,3)))
     psnr = [json.loads(bench(capsys, hr, '-m', 'bicubic', '--measures', 'psnr', '--json', '-', *o)[1])[0]['mean']['psnr'] for o in ((), ('--jpeg',75), ('--jpeg',20))]

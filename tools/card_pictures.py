@@ -2,10 +2,9 @@
 """The pictures of the model cards: where each model of the package is farthest from the original, in the sample's validation photographs, on clean LR and on LR saved as JPEG of quality 50."""
 from pathlib import Path
 from fastcore.script import call_parse
-from PIL import Image
 from sr_fastai.engine import upscale
 from sr_fastai.files import atomic_path
-from sr_fastai.quality import compare_row, measures, pairs, scores
+from sr_fastai.quality import compare_row, measures, pairs, scores, stack_rows
 from sr_fastai.resample import bicubic_up
 from sr_fastai.weights import WEIGHTS, card_md, registry
 
@@ -31,9 +30,7 @@ def main(
     for o in registry():
         if only not in ('',o['name']): continue
         rows = [worst_row(o['name'], o['scale'], jpeg) for jpeg in (None,50)]
-        both = Image.new('RGB', (rows[0].width,sum(r.height for r in rows)), 'white')
-        for i,r in enumerate(rows): both.paste(r, (0,i*rows[0].height))
         file = WEIGHTS/o['file']
-        with atomic_path(file.with_suffix('.webp')) as tmp: both.save(tmp, 'webp', quality=85, method=6)
+        with atomic_path(file.with_suffix('.webp')) as tmp: stack_rows(rows).save(tmp, 'webp', quality=85, method=6)
         with atomic_path(file.with_suffix('.md')) as tmp: tmp.write_text(card_md(file), encoding='utf-8')
         print(file.with_suffix('.webp').name, flush=True)
