@@ -726,9 +726,7 @@ def agent_function(
         from sr_fastai.train import TrainConfig, train
         wb = wandb.run or wandb.init()
         config = {**fixed, **{k:v for k,v in wb.config.items() if not k.startswith('_') and k!='learner'}} # what a run that goes on has learnt of itself
-        track = Track(config)
-        try: return train(TrainConfig.from_dict(dict(out=f'runs/{wb.id}', **config)), [track])
-        finally: track.finish()
+        return train(TrainConfig.from_dict({'out':f'runs/{wb.id}', **config})) # which tracks what an agent runs
     return run
 
 # %% ../nbs/14_sweep.ipynb #acc682f2
