@@ -104,6 +104,8 @@ def _set_state(cb, sd):
         for m,v in zip(_metrics(cb), sd['metrics']): vars(m).update(v)
 
 # %% ../nbs/11d_checkpoint.ipynb #c13cf940
+def _json(d): return {k:json.dumps(v, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)) for k,v in (d or {}).items()}
+
 def _settings(learn, config):
     "What has to be the same for a run to go on: names and JSON."
     dl,hypers = learn.dls.train,learn.opt.hypers
@@ -112,14 +114,16 @@ def _settings(learn, config):
     precision = first(cb.amp_mode.value for cb in learn.cbs if isinstance(cb, MixedPrecision)) or 'fp32'
     # momentum belongs to the schedule, which may have been interrupted before
     s = {'epochs':learn.n_epoch, 'schedule':schedule, 'batches in an epoch':len(dl), 'batch size':getattr(dl, 'bs', None), 'samples in an epoch':getattr(dl, 'n', None), 'processes':len(gather_objects(None)), 'precision':precision, 'hyperparameters':sorted(hypers[0]), 'lr':[h['lr'] for h in hypers], 'wd':[h.get('wd') for h in hypers]}
-    return {k:json.dumps(v, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)) for k,v in {**s, **(config or {})}.items()}
+    return {**_json(config), **_json(s)} # an option called `lr` is not the rate that came of it
 
-def _check(file, sd, model, settings, names, defaults):
+def _check(file, sd, model, settings, names, config, defaults):
     "Raise if the run in `sd` is another than that of `model`, `settings` and the callbacks' `names`."
     here,there = ({k:tuple(v.shape) for k,v in m.items()} for m in (model,sd['model']))
     for k in {**here, **there}:
         if here.get(k)!=there.get(k): raise CheckpointError(f"{file} holds another architecture: {k} is {there.get(k, 'missing')} there and {here.get(k, 'missing')} here; use those nets, or train in another folder")
     old = {**{k:v for k,v in defaults.items() if k in settings}, **sd['settings']}
+    # up to 0.2.0 an option stood in place of what came of it
+    old |= {k:settings[k] for k,v in config.items() if old.get(k)==v}
     more = settings['schedule']==old['schedule']=='{}' and int(settings['epochs'])>=sd['epoch']+bool(sd['batch'])
     if more: old['epochs'] = settings['epochs']
     for k in {**settings, **old}:
@@ -204,7 +208,7 @@ def _newest(self:Checkpoint):
 @patch
 def _resume(self:Checkpoint, file, sd):
     learn = self.learn
-    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), {k:json.dumps(v) for k,v in (self.defaults or {}).items()})
+    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), _json(self.config), _json(self.defaults))
     self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
     self._load(sd)
     if sd['batch']: self.pending = sd

@@ -1,8 +1,9 @@
 "`sr_train`: a process, its files, what it refuses, and that it goes on after a kill."
 import signal, subprocess, sys, time
 from pathlib import Path
-import pytest
+import pytest, torch
 from safetensors.torch import load_file
+from sr_fastai.checkpoint import read_checkpoint
 from sr_fastai.train import TrainConfig, config_dls, config_learner, config_of_args, sr_train
 from sr_fastai.weights import load_weights, read_card
 
@@ -47,6 +48,19 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, ca
     assert sr_train([*tiny, '--epochs=1', '--w_adv=.1'])==2
     assert 'w_adv' in capsys.readouterr().err
     assert sr_train([*tiny, '--epochs=1', '--width=16'])==2
+
+def test_more_epochs_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out,n in (('a',1),('a',2),('b',2)): assert sr_train([*tiny, '--epochs', str(n), '--out', out])==0
+    a,b = (load_file(tmp_path/o/'weights.safetensors') for o in 'ab')
+    assert all((a[k]==b[k]).all() for k in a)
+    # 0.2.0 kept the options in place of what came of them
+    sd = torch.load('a/gan/last.pt', weights_only=True)
+    sd['settings'] |= dict(schedule='"constant"', lr='0.0001', wd='0.0', precision='"fp32"')
+    torch.save(sd, 'a/gan/last.pt')
+    assert sr_train([*tiny, '--epochs=3', '--out=a', '--lr=1e-3'])==2
+    assert sr_train([*tiny, '--epochs=3', '--out=a'])==0
+    assert read_checkpoint('a/gan/last.pt')['epoch']==3
 
 def test_momentum_is_the_config_s(tmp_path):
     "fastai's one cycle has a momentum of its own, which `mom` has to replace."
