@@ -166,6 +166,8 @@ class Checkpoint(Callback):
     def beside(self): return self.learn.lock.locked() # `validate` and `get_preds` send a fit's and an epoch's events too, and hold this lock meanwhile
     @property
     def ours(self): return self.fitting and not self.beside
+    @property
+    def columns(self): return [n for n in self.recorder.metric_names[1:] if n!='time'] if hasattr(self.learn, 'recorder') else []
 
     def before_fit(self):
         if self.beside or hasattr(self, 'lr_finder'): return
@@ -181,10 +183,10 @@ class Checkpoint(Callback):
         if sd: self._resume(file, sd)
 
     def _find_column(self):
-        names = list(self.recorder.metric_names[1:]) if hasattr(self.learn, 'recorder') else []
+        names = self.columns
         monitor = self.monitor or first(n for n in ('psnr','valid_loss') if n in names)
-        if monitor is not None and (monitor not in names or monitor=='time'): raise CheckpointError(
-            f"Checkpoint: the best epoch can't be kept by {monitor!r}, which is not recorded; there are {', '.join(n for n in names if n!='time') or 'no columns'}")
+        if monitor is not None and monitor not in names: raise CheckpointError(
+            f"Checkpoint: the best epoch can't be kept by {monitor!r}, which is not recorded; there are {', '.join(names) or 'no columns'}")
         self.column = None if monitor is None else names.index(monitor)
         self.column_name,self.sign = monitor,-1 if (self.mode or ('min' if _smaller.search(monitor or '') else 'max'))=='min' else 1
 
@@ -209,7 +211,8 @@ def _newest(self:Checkpoint):
 def _resume(self:Checkpoint, file, sd):
     learn = self.learn
     _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), _json(self.config), _json(self.defaults))
-    self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
+    if sd['best'] and sd['best']['column']==self.column_name: self.best = sd['best']
+    self.start = learn.n_epoch if sd['stopped'] else sd['epoch']
     self._load(sd)
     if sd['batch']: self.pending = sd
     if learn.logger is not noop:
@@ -235,6 +238,9 @@ def _load(self:Checkpoint, sd):
     learn.train_iter,learn.pct_train = sd['train_iter'],sd['pct_train']
     for cb in learn.cbs:
         if cb.name in sd['callbacks']: _set_state(cb, sd['callbacks'][cb.name])
+    if self.columns: # those of the metrics that there are now
+        rows = [dict(zip(sd.get('columns', self.columns), row)) for row in learn.recorder.values]
+        learn.recorder.values = [L(row.get(n) for n in self.columns) for row in rows]
     _set_random_states(learn.dls, sd['random'][process_rank()])
 
 # %% ../nbs/11d_checkpoint.ipynb #1d50b07e
@@ -311,7 +317,7 @@ def _save(self:Checkpoint, epoch, batch, stopped=False, new_best=False):
               callbacks=self._states()) # which processes may have to make together
     if process_rank(): return
     learn = self.learn
-    sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
+    sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, columns=self.columns, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
               pct_train=learn.pct_train, model=learn.model.state_dict(), opt=learn.opt.state_dict())
     sd = _plain(sd, 'the learner')
     try:
