@@ -223,15 +223,18 @@ def train(
     def kept(phase, **kw): return Checkpoint(out/phase, config=same, defaults=_defaults, every=c.every, **kw)
     track = Track(c, c.project, out, name=c.name) if c.project else None
     cbs = L(cbs) + L(track)
+    gan = kept('gan', monitor=c.monitor)
+    if c.pretrain and c.epochs:
+        with learn.validation_context(cbs=gan): gan._find_column() # a mistyped name should not cost the pretraining
     with _all_processes(learn):
         # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
         start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
         if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'), **_pretrain_opt(c))
+            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain', monitor=None if c.epochs else c.monitor), **_pretrain_opt(c))
             if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
-            fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), kept('gan', monitor=c.monitor)))
+            fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), gan))
     if not rank_distrib(): _write_results(learn, c, out, track, start)
     return learn
 

@@ -34,13 +34,13 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 @pytest.mark.parametrize('args,words', [
     (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--monitor','fid','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
     err = capsys.readouterr().err.strip()
     assert err.startswith('sr_train: ') and '\n' not in err and words in err, err
-    assert not (tmp_path/'runs'/'train'/'weights.safetensors').exists()
+    assert not list(tmp_path.glob('runs/**/*.*'))
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -61,6 +61,10 @@ def test_more_epochs_go_on(tmp_path, monkeypatch):
     assert sr_train([*tiny, '--epochs=3', '--out=a', '--lr=1e-3'])==2
     assert sr_train([*tiny, '--epochs=3', '--out=a'])==0
     assert read_checkpoint('a/gan/last.pt')['epoch']==3
+
+def test_pretraining_alone_keeps_its_best_by_the_monitor(tmp_path):
+    assert sr_train([*tiny, '--pretrain=1', '--epochs=0', '--monitor=ssim', f'--out={tmp_path}'])==0
+    assert read_checkpoint(tmp_path/'pretrain'/'best.pt')['best']['column']=='ssim'
 
 def test_momentum_is_the_config_s(tmp_path):
     "fastai's one cycle has a momentum of its own, which `mom` has to replace."
