@@ -33,8 +33,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert {'config.yaml','losses.png','previews','weights.safetensors'} <= {o.name for o in (tmp_path/'whole').iterdir()}
 
 @pytest.mark.parametrize('args,words', [
-    (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors','--width=64','--depth=16'], 'nowhere.safetensors'),
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--epochs','0'], 'epochs: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
