@@ -302,9 +302,9 @@ def survives(
     others:list, # The same of the other runs
     bands:list, # Numbers of epochs
     eta:int, # One in `eta` goes on
-    goal:str='maximize'
+    goal:str='maximize' # What is better of a value: 'maximize' or 'minimize'
 )->bool:
-    "Whether a run goes on."
+    "Whether a run goes on, by Hyperband ([Li et al. 2018](https://arxiv.org/abs/1603.06560))."
     if n not in bands: return True
     best = max if goal=='maximize' else min
     mine = best(history[:n])
