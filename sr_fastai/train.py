@@ -10,7 +10,7 @@ import argparse, ast, dataclasses, difflib, shlex, sys, yaml
 from contextlib import nullcontext
 from copy import deepcopy
 from importlib.metadata import version
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 from fastcore.docments import docments
