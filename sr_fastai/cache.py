@@ -6,7 +6,7 @@
 __all__ = ['read_rgb', 'sha256', 'PixelCache']
 
 # %% ../nbs/07a_cache.ipynb #34bd8fbc
-import filelock, hashlib, json, math, os, shutil, warnings
+import filelock, hashlib, json, math, shutil, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path

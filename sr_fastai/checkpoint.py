@@ -104,6 +104,8 @@ def _set_state(cb, sd):
         for m,v in zip(_metrics(cb), sd['metrics']): vars(m).update(v)
 
 # %% ../nbs/11d_checkpoint.ipynb #c13cf940
+def _json(d): return {k:json.dumps(v, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)) for k,v in (d or {}).items()}
+
 def _settings(learn, config):
     "What has to be the same for a run to go on: names and JSON."
     dl,hypers = learn.dls.train,learn.opt.hypers
@@ -112,14 +114,16 @@ def _settings(learn, config):
     precision = first(cb.amp_mode.value for cb in learn.cbs if isinstance(cb, MixedPrecision)) or 'fp32'
     # momentum belongs to the schedule, which may have been interrupted before
     s = {'epochs':learn.n_epoch, 'schedule':schedule, 'batches in an epoch':len(dl), 'batch size':getattr(dl, 'bs', None), 'samples in an epoch':getattr(dl, 'n', None), 'processes':len(gather_objects(None)), 'precision':precision, 'hyperparameters':sorted(hypers[0]), 'lr':[h['lr'] for h in hypers], 'wd':[h.get('wd') for h in hypers]}
-    return {k:json.dumps(v, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)) for k,v in {**s, **(config or {})}.items()}
+    return {**_json(config), **_json(s)} # an option called `lr` is not the rate that came of it
 
-def _check(file, sd, model, settings, names, defaults):
+def _check(file, sd, model, settings, names, config, defaults):
     "Raise if the run in `sd` is another than that of `model`, `settings` and the callbacks' `names`."
     here,there = ({k:tuple(v.shape) for k,v in m.items()} for m in (model,sd['model']))
     for k in {**here, **there}:
         if here.get(k)!=there.get(k): raise CheckpointError(f"{file} holds another architecture: {k} is {there.get(k, 'missing')} there and {here.get(k, 'missing')} here; use those nets, or train in another folder")
     old = {**{k:v for k,v in defaults.items() if k in settings}, **sd['settings']}
+    # up to 0.2.0 an option stood in place of what came of it
+    old |= {k:settings[k] for k,v in config.items() if old.get(k)==v}
     more = settings['schedule']==old['schedule']=='{}' and int(settings['epochs'])>=sd['epoch']+bool(sd['batch'])
     if more: old['epochs'] = settings['epochs']
     for k in {**settings, **old}:
@@ -162,6 +166,8 @@ class Checkpoint(Callback):
     def beside(self): return self.learn.lock.locked() # `validate` and `get_preds` send a fit's and an epoch's events too, and hold this lock meanwhile
     @property
     def ours(self): return self.fitting and not self.beside
+    @property
+    def columns(self): return [n for n in self.recorder.metric_names[1:] if n!='time'] if hasattr(self.learn, 'recorder') else []
 
     def before_fit(self):
         if self.beside or hasattr(self, 'lr_finder'): return
@@ -177,10 +183,10 @@ class Checkpoint(Callback):
         if sd: self._resume(file, sd)
 
     def _find_column(self):
-        names = list(self.recorder.metric_names[1:]) if hasattr(self.learn, 'recorder') else []
+        names = self.columns
         monitor = self.monitor or first(n for n in ('psnr','valid_loss') if n in names)
-        if monitor is not None and (monitor not in names or monitor=='time'): raise CheckpointError(
-            f"Checkpoint: the best epoch can't be kept by {monitor!r}, which is not recorded; there are {', '.join(n for n in names if n!='time') or 'no columns'}")
+        if monitor is not None and monitor not in names: raise CheckpointError(
+            f"Checkpoint: the best epoch can't be kept by {monitor!r}, which is not recorded; there are {', '.join(names) or 'no columns'}")
         self.column = None if monitor is None else names.index(monitor)
         self.column_name,self.sign = monitor,-1 if (self.mode or ('min' if _smaller.search(monitor or '') else 'max'))=='min' else 1
 
@@ -204,8 +210,9 @@ def _newest(self:Checkpoint):
 @patch
 def _resume(self:Checkpoint, file, sd):
     learn = self.learn
-    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), {k:json.dumps(v) for k,v in (self.defaults or {}).items()})
-    self.best,self.start = sd['best'],learn.n_epoch if sd['stopped'] else sd['epoch']
+    _check(file, sd, learn.model.state_dict(), self.settings, set(self._needed()), _json(self.config), _json(self.defaults))
+    if sd['best'] and sd['best']['column']==self.column_name: self.best = sd['best']
+    self.start = learn.n_epoch if sd['stopped'] else sd['epoch']
     self._load(sd)
     if sd['batch']: self.pending = sd
     if learn.logger is not noop:
@@ -231,6 +238,9 @@ def _load(self:Checkpoint, sd):
     learn.train_iter,learn.pct_train = sd['train_iter'],sd['pct_train']
     for cb in learn.cbs:
         if cb.name in sd['callbacks']: _set_state(cb, sd['callbacks'][cb.name])
+    if self.columns: # those of the metrics that there are now
+        rows = [dict(zip(sd.get('columns', self.columns), row)) for row in learn.recorder.values]
+        learn.recorder.values = [L(row.get(n) for n in self.columns) for row in rows]
     _set_random_states(learn.dls, sd['random'][process_rank()])
 
 # %% ../nbs/11d_checkpoint.ipynb #1d50b07e
@@ -307,7 +317,7 @@ def _save(self:Checkpoint, epoch, batch, stopped=False, new_best=False):
               callbacks=self._states()) # which processes may have to make together
     if process_rank(): return
     learn = self.learn
-    sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
+    sd.update(format=_FORMAT, version=_VERSION, settings=self.settings, epoch=epoch, batch=batch, stopped=stopped, columns=self.columns, best=self.best, needed=self._needed(), train_iter=learn.train_iter,
               pct_train=learn.pct_train, model=learn.model.state_dict(), opt=learn.opt.state_dict())
     sd = _plain(sd, 'the learner')
     try:

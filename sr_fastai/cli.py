@@ -7,6 +7,8 @@ __all__ = ['megapixels', 'beside', 'sr_upscale']
 
 # %% ../nbs/15_cli.ipynb #4c4d53c7
 import argparse, logging, os, sys, time, warnings
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from .commands import run_command
 
@@ -131,6 +133,14 @@ def sr_upscale(
             warnings.filterwarnings('ignore', module='PIL')
             return (_many if src.is_dir() else _one)(src, out, args)
     return run_command('sr_upscale', work, 'nothing is half-written'+('; the same command goes on from here' if src.is_dir() else ''))
+
+# %% ../nbs/15_cli.ipynb #c2b7e914
+def _command(module, name, argv=None):
+    "The exit code of the command `name` of a module that imports fastai."
+    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
+    return getattr(import_module(f'sr_fastai.{module}'), name)(argv)
+
+_sr_data,_sr_sweep,_sr_train = (partial(_command, *o) for o in (('check','sr_data'), ('sweep','sr_sweep'), ('train','sr_train')))
 
 # %% ../nbs/15_cli.ipynb #96d64d16
 #| eval: false

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 import sr_fastai
 from .files import atomic_path
-from .folders import Report, Work, upscale_folder
+from .folders import Report, upscale_folder
 
 # %% ../nbs/06a_cluster.ipynb #4453ccce
 class ClusterError(ValueError):

@@ -344,8 +344,10 @@ def _inset(ax, img, t, l, n, zoom):
     ax.add_patch(plt.Rectangle((l-.5,t-.5), n, n, fill=False, ec='red', lw=1.5))
 
 @dispatch
-def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figsize=None, zoom=3, **kwargs):
-    # zoom: how many times its corner enlarges a part of the picture; 0 leaves the corner out
+def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figsize=None,
+    zoom=3, # How many times its corner enlarges a part of the picture; 0 leaves the corner out
+    **kwargs
+):
     n = min(len(samples), max_n)
     if ctxs is None: ctxs = get_grid(3*n, nrows=n, ncols=3, figsize=figsize) if figsize else _pixel_axes(n, *y.shape[-2:])
     for i,((lr,hr),(sr,)) in enumerate(zip(samples[:n], outs)):

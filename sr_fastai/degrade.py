@@ -124,14 +124,18 @@ class Shift(Filter):
 # %% ../nbs/07_degrade.ipynb #7d69d0fb
 class Bicubic(Step):
     "MATLAB's `imresize` by 1/scale."
-    def __init__(self, scale:int=2): store_attr()
+    def __init__(self,
+        scale:int=2 # How many times smaller LR is
+    ): store_attr()
 
     @staticmethod
     def apply(x, scale): return bicubic_down(x, scale)
 
 class Decimate(Filter):
     "One pixel of each scale x scale."
-    def __init__(self, scale:int=2): store_attr()
+    def __init__(self,
+        scale:int=2 # How many times smaller LR is
+    ): store_attr()
 
     @staticmethod
     def kernel(scale):
@@ -245,28 +249,40 @@ class Degrade:
         return redo(hr, self.draw(seed))
 
 # %% ../nbs/07_degrade.ipynb #8dea8337
-def bicubic(scale:int=2): return Degrade(Bicubic(scale))
+def bicubic(
+    scale:int=2 # How many times smaller LR is
+):
+    "MATLAB's bicubic alone: the manner of NTIRE 2017's track 1."
+    return Degrade(Bicubic(scale))
 
 def unknown(
-    scale:int=2, # 2, 3 or 4
+    scale:int=2, # How many times smaller LR is
     seed:int=2017 # Which kernel
 ):
     "One blur kernel for all images, then decimation: the manner of NTIRE 2017's track 2."
     return Degrade(GaussianBlur(sigma1=(.3*scale,.7*scale), sigma2=(.3*scale,.7*scale)), Decimate(scale), same=seed)
 
-def mild(scale:int=4):
+def mild(
+    scale:int=4 # How many times smaller LR is
+):
     "Motion blur, shift, Poisson noise: the manner of NTIRE 2018's track 2."
     return Degrade(Shift((-1,1), (-1,1)), MotionBlur(1.5*scale, 30), Decimate(scale), PoissonNoise(1500))
 
-def difficult(scale:int=4):
+def difficult(
+    scale:int=4 # How many times smaller LR is
+):
     "As `mild`, stronger: the manner of NTIRE 2018's track 3."
     return Degrade(Shift((-3,3), (-3,3)), MotionBlur(3*scale, 30), Decimate(scale), PoissonNoise(400))
 
-def wild(scale:int=4):
+def wild(
+    scale:int=4 # How many times smaller LR is
+):
     "As `mild`, at levels that vary from image to image: the manner of NTIRE 2018's track 4."
     return Degrade(Shift((-3,3), (-3,3)), MotionBlur((0,4*scale)), Decimate(scale), PoissonNoise((200,5000)))
 
-def photo(scale:int=2):
+def photo(
+    scale:int=2 # How many times smaller LR is
+):
     "What photographs from the web have been through: slight blur, MATLAB's bicubic, sensor noise, JPEG, each of them in some; a third of them is clean."
     return Degrade(Sometimes(GaussianBlur((.2,.5*scale), (.2,.5*scale)), .2), Bicubic(scale), Sometimes(PoissonNoise((400,100_000)), .2), Sometimes(Jpeg((40,95)), .5))
 
@@ -281,7 +297,7 @@ def seed_of(
 def degrade_folder(
     hr_dir:Path, # PNG files
     lr_dir:Path, # Made if needed
-    how:Degrade,
+    how:Degrade, # From HR to LR
     end:str, # Of the LR's name: 'x4m' makes `0001x4m.png` of `0001.png`; '{}' in it becomes 1, 2, ... up to `variants`
     variants:int=1, # LR for each HR
     seed:int=0 # Of the whole set

@@ -112,7 +112,7 @@ def _get(url, part, size, bar):
         if total and part.stat().st_size<total: raise ConnectionError(f'it closed after {part.stat().st_size:,} of {total:,} bytes')
 
 def fetch(
-    url:str,
+    url:str, # Of the file, by HTTP or HTTPS
     dest:Path, # The file to write; only what is whole and verified gets this name
     size:int|None=None, # Its bytes, when known
     sha:str|None=None, # Its SHA-256, when known

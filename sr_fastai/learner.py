@@ -77,7 +77,7 @@ def r1_penalty(
     critic:nn.Module, # (N, 3, H, W) to logits
     real:Tensor # (N, 3, H, W) originals
 )->Tensor: # (N,)
-    "Squared norm of the gradient of the critic's logit for each original, in float32."
+    "Squared norm of the gradient of the critic's logit for each original, in float32: R1 of [Mescheder et al. 2018](https://arxiv.org/abs/1801.04406)."
     x = real.detach().float().requires_grad_()
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False): grad, = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return grad.square().flatten(1).sum(1)

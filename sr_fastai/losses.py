@@ -63,9 +63,9 @@ class PixelLoss:
 def _relative(real, fake): return real-process_mean(fake.mean()),fake-process_mean(real.mean())
 
 class AdversarialLoss:
-    "The two sides of the adversarial game: `critic(real, fake)` and `generator(fake, real)`, each (N, 1) logits to (N,) losses."
+    "The two sides of the adversarial game: `critic(real, fake)` and `generator(fake, real)`, each (N, 1) logits to (N,) losses ([Goodfellow et al. 2014](https://arxiv.org/abs/1406.2661))."
     def __init__(self,
-        kind:str='bce' # 'bce' (the thesis'), 'mse' (least squares), 'hinge' or 'relativistic' (relativistic average)
+        kind:str='bce' # 'bce' (the thesis'), 'mse' (least squares, Mao et al. 2017), 'hinge' (Lim and Ye 2017) or 'relativistic' (relativistic average, Jolicoeur-Martineau 2018)
     ):
         if kind not in self.kinds: raise ValueError(f"AdversarialLoss: kind must be one of {', '.join(self.kinds)}, not {kind!r}")
         self.kind = kind

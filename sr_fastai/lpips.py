@@ -16,7 +16,7 @@ from .features import ConvFeatures, read_tensors
 LINEAR = Path(sr_fastai.__file__).parent/'assets'/'lpips'/'lpips.safetensors'
 
 class LPIPS:
-    "Learned perceptual distance of each pair of images; 0 for equal ones, lower is better."
+    "Learned perceptual distance of each pair of images; 0 for equal ones, lower is better ([Zhang et al. 2018](https://arxiv.org/abs/1801.03924))."
     layers = dict(alexnet=('relu1','relu2','relu3','relu4','relu5'), vgg16=('relu1_2','relu2_2','relu3_3','relu4_3','relu5_3'))
     least = dict(alexnet=31, vgg16=16) # pixels each way, or the last layer has none
 

@@ -55,7 +55,7 @@ def ssim(
     luma:bool=True, # Measure colour images on Y only; else the mean over channels
     border:int=0 # Pixels cut off at each side: the scale, by the field's protocol
 )->Tensor: # (N,), 1 for equal images
-    "Structural similarity of each image, on 8-bit values, with the paper's constants 0.01 and 0.03."
+    "Structural similarity of each image, on 8-bit values, with the constants 0.01 and 0.03 of [Wang et al. 2004](https://doi.org/10.1109/TIP.2003.819861)."
     _check(pred, target, border, 11)
     # variances are differences of large squares: too close for float32
     x,y = (_protocol(o, luma, border).double() for o in (pred,target))

@@ -17,6 +17,7 @@ import filelock, yaml
 from fastai.vision.all import *
 from .commands import run_command
 from .files import atomic_path
+from .quality import MEASURES
 from .tracking import BEST, Track
 
 # %% ../nbs/14_sweep.ipynb #99325972
@@ -149,7 +150,7 @@ def _parameter(file, at, path, spec, grid):
         values,probs = spec.get('values'),spec.get('probabilities')
         if not isinstance(values, list) or not values: file.refuse(at, 'values should be a list of at least one')
         if probs is not None:
-            if len(probs)!=len(values) or not all(_is_num(p) and p>=0 for p in probs) or abs(sum(probs)-1)>1e-6: file.refuse(at+('probabilities',), f'should be {len(values)} numbers that add up to 1')
+            if not isinstance(probs, list) or len(probs)!=len(values) or not all(_is_num(p) and p>=0 for p in probs) or abs(sum(probs)-1)>1e-6: file.refuse(at+('probabilities',), f'should be {len(values)} numbers that add up to 1')
         return Parameter(path, dist, values, probs)
     args = {k:spec.get(k, _defaults.get(k)) for k in allowed[dist].split()}
     for k,v in args.items():
@@ -168,7 +169,7 @@ def _parameter(file, at, path, spec, grid):
 
 # %% ../nbs/14_sweep.ipynb #9457bf8c
 METRICS = ('psnr','ssim','best_psnr','best_ssim','train_loss','valid_loss','crit_train_loss','crit_valid_loss','d_real','d_fake',
-           *(f'{a}_{b}' for a in ('train','valid') for b in ('pixel','adv','percep')))
+           *(f'{a}_{b}' for a in ('train','valid') for b in ('pixel','adv','percep')), *(f'whole_{o}' for o in MEASURES))
 _top = 'name description program command project entity method metric parameters early_terminate run_cap'.split()
 
 def _bands(file, spec):
@@ -301,9 +302,9 @@ def survives(
     others:list, # The same of the other runs
     bands:list, # Numbers of epochs
     eta:int, # One in `eta` goes on
-    goal:str='maximize'
+    goal:str='maximize' # What is better of a value: 'maximize' or 'minimize'
 )->bool:
-    "Whether a run goes on."
+    "Whether a run goes on, by Hyperband ([Li et al. 2018](https://arxiv.org/abs/1603.06560))."
     if n not in bands: return True
     best = max if goal=='maximize' else min
     mine = best(history[:n])
@@ -726,9 +727,7 @@ def agent_function(
         from sr_fastai.train import TrainConfig, train
         wb = wandb.run or wandb.init()
         config = {**fixed, **{k:v for k,v in wb.config.items() if not k.startswith('_') and k!='learner'}} # what a run that goes on has learnt of itself
-        track = Track(config)
-        try: return train(TrainConfig.from_dict(dict(out=f'runs/{wb.id}', **config)), [track])
-        finally: track.finish()
+        return train(TrainConfig.from_dict({'out':f'runs/{wb.id}', **config})) # which tracks what an agent runs
     return run
 
 # %% ../nbs/14_sweep.ipynb #acc682f2

@@ -10,7 +10,7 @@ import argparse, ast, dataclasses, difflib, shlex, sys, yaml
 from contextlib import nullcontext
 from copy import deepcopy
 from importlib.metadata import version
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 from fastcore.docments import docments
@@ -94,6 +94,12 @@ class TrainConfig:
     project:str|None=None # W&B's project to track the run in; none: it is not tracked
     name:str|None=None # The run's name there
 
+    def __post_init__(self):
+        "What would be passed over in silence is refused."
+        if self.init and (odd := [k for k in ('width','depth','head') if k in self.changed]): raise ValueError(f"{odd[0]}: weights to start from (init) have an architecture of their own; leave {odd[0]} out")
+        if self.init_scale and not self.init: raise ValueError("init_scale: there are no weights whose scale it could be; name them, for instance init=base")
+        if not self.epochs and not self.pretrain: raise ValueError("epochs: with neither epochs nor pretrain there is nothing to train; give one of them")
+
     @classmethod
     def from_dict(cls,
         values:dict # Option to value, at any depth: `{'critic': {'width': 32}}` is `critic_width`
@@ -106,6 +112,7 @@ class TrainConfig:
         try: return cls(**flat)
         except ValidationError as e:
             err = e.errors()[0]
+            if not err['loc']: raise err['ctx']['error'] from None
             raise ValueError(f"{err['loc'][0]}: {err['msg'][0].lower()}{err['msg'][1:]}, not {err['input']!r}") from None
 
     @classmethod
@@ -166,6 +173,7 @@ def config_dls(
     "The pairs that a config names."
     c = config
     kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, flips=c.flips, colours=c.colours, seed=c.seed, fresh=c.fresh, num_workers=c.workers, device=config_device(c))
+    if c.valid and (c.data in ('div2k','sample') or (Path(c.data)/'DIV2K_train_HR').is_dir()): raise ValueError('valid: DIV2K brings photographs for validation; leave valid out')
     path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' else c.track, sample=c.data=='sample') if c.data in ('div2k','sample') else Path(c.data)
     made = getattr(degrade, c.track)(c.scale)
     if (path/'DIV2K_train_HR').is_dir(): return div2k_dataloaders(path, track=c.track if c.track in TRACKS and not c.fresh else made, **kwargs)
@@ -223,15 +231,18 @@ def train(
     def kept(phase, **kw): return Checkpoint(out/phase, config=same, defaults=_defaults, every=c.every, **kw)
     track = Track(c, c.project, out, name=c.name) if c.project else None
     cbs = L(cbs) + L(track)
+    gan = kept('gan', monitor=c.monitor)
+    if c.pretrain and c.epochs:
+        with learn.validation_context(cbs=gan): gan._find_column() # a mistyped name should not cost the pretraining
     with _all_processes(learn):
         # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
         start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
         if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain'), **_pretrain_opt(c))
+            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain', monitor=None if c.epochs else c.monitor), **_pretrain_opt(c))
             if c.epochs: start = deepcopy(learn.model.generator)
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
-            fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), kept('gan', monitor=c.monitor)))
+            fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), gan))
     if not rank_distrib(): _write_results(learn, c, out, track, start)
     return learn
 

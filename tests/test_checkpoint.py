@@ -7,7 +7,9 @@ from safetensors.torch import load_file
 from fastai.vision.all import Callback, L, Learner, noop, set_seed
 from sr_fastai.checkpoint import Checkpoint, CheckpointError, DamagedError, read_checkpoint
 from sr_fastai.learner import gan_learner
+from sr_fastai.metrics import psnr
 from sr_fastai.models import Discriminator, Generator
+from sr_fastai.recorder import ImageMetric
 from sr_fastai.weights import load_weights
 from test_learner import tiny_dls
 sys.path.insert(0, str(Path(__file__).parent.parent/'benchmarks'))
@@ -141,6 +143,18 @@ def test_more_epochs_without_a_schedule(tmp_path):
     with pytest.raises(CheckpointError, match='another run: epochs is 3 there and 2 here'): fit(tiny(), 2, Checkpoint(tmp_path/'a'))
     fit(tiny(), 1, Checkpoint(tmp_path/'b'), how='fit_one_cycle')
     with pytest.raises(CheckpointError, match='epochs is 1 there and 2 here'): fit(tiny(), 2, Checkpoint(tmp_path/'b'), how='fit_one_cycle')
+
+def test_other_metrics_and_another_monitor(tmp_path):
+    "Rows keep their columns, and what was best by one is not compared with another."
+    def more(n, names, monitor): return fit(tiny(metrics=[ImageMetric(psnr, o) for o in names]), n, Checkpoint(tmp_path, monitor=monitor))
+    first = more(1, ['a','b'], 'psnr')
+    psnrs = first.recorder.values[0][-2:]
+    second = more(2, ['c','a'], 'd_real')
+    rows = [second.recorder.named(row) for row in second.recorder.values]
+    assert (rows[0]['a'],rows[0]['c'])==(psnrs[0],None) and rows[0]['psnr']==first.recorder.named(first.recorder.values[0])['psnr'] and rows[1]['c']==rows[1]['a']
+    assert read_checkpoint(tmp_path/'last.pt')['best']==dict(column='d_real', value=rows[1]['d_real'], epoch=1)
+    third = more(3, [], 'd_real')
+    assert [len(row) for row in third.recorder.values]==[len(first.recorder.values[0])-2]*3
 
 def test_early_stop_is_an_end(tmp_path):
     def stop(): return EarlyStoppingCallback('psnr', min_delta=100., patience=1) # no epoch after the first is that much better

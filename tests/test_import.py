@@ -23,6 +23,11 @@ sr_fastai.upscale(np.zeros((8,8,3), np.uint8), model=Generator(width=4, depth=1)
 @pytest.mark.parametrize('room', ['ops','models','files','weights','imageio','resample','engine','quality','cli'])
 def test_rooms_of_inference_are_light(room): assert not modules(f'import sr_fastai.{room}') & set(HEAVY)
 
+@pytest.mark.parametrize('name', ['sr_data','sr_sweep','sr_train'])
+def test_a_command_says_nothing_of_fastai_s_import(name):
+    r = subprocess.run([sys.executable, '-c', f"from sr_fastai.cli import _{name} as run; run(['--help'])"], capture_output=True, text=True, timeout=120)
+    assert (r.returncode, r.stderr)==(0, ''), r.stderr
+
 def test_only_upscale_is_lazy():
     import sr_fastai
     assert callable(sr_fastai.upscale)

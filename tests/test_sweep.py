@@ -89,6 +89,7 @@ BAD = [
     (HEAD+'parameters:\n  lr: {min: low, max: 1.0}', "line 5: parameters.lr.min: 'low' is no number"),
     (HEAD+'parameters:\n  lr: {values: []}', 'line 5: .*values should be a list'),
     (HEAD+'parameters:\n  lr: {values: [0.1, 0.2], probabilities: [0.5, 0.6]}', 'line 5: .*2 numbers that add up to 1'),
+    (HEAD+'parameters:\n  lr: {values: [0.1, 0.2], probabilities: 3}', 'line 5: .*2 numbers that add up to 1'),
     (HEAD+'parameters:\n  lr: {value: 0.1}\n  lr: {value: 0.2}', 'line 6: parameters.lr is there twice'),
     (HEAD+'parameters:\n  lr: {value: 0.1}\nearly_terminate: {type: envelope}', "line 6: early_terminate.type: sr_sweep knows hyperband, not 'envelope'"),
     (HEAD+'parameters:\n  lr: {value: 0.1}\nearly_terminate: {type: hyperband}', 'line 6: .*either min_iter'),
@@ -115,6 +116,11 @@ def test_a_metric_that_this_training_has_not(tmp_path):
     s = Sweep(dict(method='grid', metric=dict(name='valid_percep'), parameters=dict(lr=dict(values=[1e-4,1e-3]))), tmp_path/'o', **TINY)
     with pytest.raises(SweepError, match="valid_percep.* is never logged"): s.run(track=False, show=False)
     assert list(s.runs.epochs)==[0]
+
+def test_a_metric_of_whole_images(tmp_path):
+    s = Sweep(dict(method='grid', metric=dict(name='whole_psnr', goal='maximize'), parameters=dict(whole=dict(value='psnr'))), tmp_path/'o', **TINY)
+    s.run(track=False, show=False)
+    assert list(s.runs.state)==['done'] and s.best['value']>5
 
 def test_random_needs_an_end(tmp_path):
     with pytest.raises(SweepError, match='no end'): Sweep(dict(method='random', metric=dict(name='psnr'), parameters=dict(lr=dict(min=.1, max=.2))), tmp_path).run()

@@ -199,8 +199,11 @@ def test_the_function_of_an_agent(tmp_path, monkeypatch):
     config_util.save_config_file_from_dict(str(file), dict(lr=dict(value=2e-4), critic=dict(value=dict(width=8, depth=2))))
     for k,v in dict(WANDB_MODE='offline', WANDB_SWEEP_ID='s1', WANDB_RUN_ID='r1', WANDB_SWEEP_PARAM_PATH=str(file)).items(): monkeypatch.setenv(k, v)
     wandb.teardown()
-    learn = agent_function(data='sample', size=12, bs=4, crops=1, epochs=1, width=8, depth=1, precision='fp32')()
+    tracks,start = [],Track.start
+    monkeypatch.setattr(Track, 'start', lambda self: tracks.append(self) or start(self))
+    learn = agent_function(data='sample', size=12, bs=4, crops=1, epochs=1, width=8, depth=1, precision='fp32', out='here')()
     wandb.finish()
+    assert len(set(tracks))==1 and (tmp_path/'here'/'weights.safetensors').exists()
     run = run_of(tmp_path)[1]
     assert learn.opt.generator.hypers[0]['lr']==2e-4 and learn.model.critic.width==8
     assert run['id']=='r1' and run['config']['lr']==2e-4 and run['config']['critic']==dict(width=8, depth=2) and 'psnr' in run['history'][-1]

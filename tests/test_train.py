@@ -1,8 +1,9 @@
 "`sr_train`: a process, its files, what it refuses, and that it goes on after a kill."
 import signal, subprocess, sys, time
 from pathlib import Path
-import pytest
+import pytest, torch
 from safetensors.torch import load_file
+from sr_fastai.checkpoint import read_checkpoint
 from sr_fastai.train import TrainConfig, config_dls, config_learner, config_of_args, sr_train
 from sr_fastai.weights import load_weights, read_card
 
@@ -32,14 +33,14 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert {'config.yaml','losses.png','previews','weights.safetensors'} <= {o.name for o in (tmp_path/'whole').iterdir()}
 
 @pytest.mark.parametrize('args,words', [
-    (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--monitor','fid','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors','--width=64','--depth=16'], 'nowhere.safetensors'),
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--epochs','0'], 'epochs: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
     err = capsys.readouterr().err.strip()
     assert err.startswith('sr_train: ') and '\n' not in err and words in err, err
-    assert not (tmp_path/'runs'/'train'/'weights.safetensors').exists()
+    assert not list(tmp_path.glob('runs/**/*.*'))
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -47,6 +48,23 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, ca
     assert sr_train([*tiny, '--epochs=1', '--w_adv=.1'])==2
     assert 'w_adv' in capsys.readouterr().err
     assert sr_train([*tiny, '--epochs=1', '--width=16'])==2
+
+def test_more_epochs_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out,n in (('a',1),('a',2),('b',2)): assert sr_train([*tiny, '--epochs', str(n), '--out', out])==0
+    a,b = (load_file(tmp_path/o/'weights.safetensors') for o in 'ab')
+    assert all((a[k]==b[k]).all() for k in a)
+    # 0.2.0 kept the options in place of what came of them
+    sd = torch.load('a/gan/last.pt', weights_only=True)
+    sd['settings'] |= dict(schedule='"constant"', lr='0.0001', wd='0.0', precision='"fp32"')
+    torch.save(sd, 'a/gan/last.pt')
+    assert sr_train([*tiny, '--epochs=3', '--out=a', '--lr=1e-3'])==2
+    assert sr_train([*tiny, '--epochs=3', '--out=a'])==0
+    assert read_checkpoint('a/gan/last.pt')['epoch']==3
+
+def test_pretraining_alone_keeps_its_best_by_the_monitor(tmp_path):
+    assert sr_train([*tiny, '--pretrain=1', '--epochs=0', '--monitor=ssim', f'--out={tmp_path}'])==0
+    assert read_checkpoint(tmp_path/'pretrain'/'best.pt')['best']['column']=='ssim'
 
 def test_momentum_is_the_config_s(tmp_path):
     "fastai's one cycle has a momentum of its own, which `mom` has to replace."
