@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Test with other versions of what sr_fastai stands on than nbdev's pins allow, in a new environment: `python tools/stack.py newest` has the newest of everything, with pytest
-and the notebooks; `python tools/stack.py oldest` the oldest that settings.ini allows, with the fast tests. Needs nothing but Python."""
+and the notebooks; `oldest` the oldest that settings.ini allows, with the fast tests; `extras` each extra in an environment of its own, with the tests that concern it. Needs nothing but Python."""
 import argparse, configparser, os, re, subprocess, sys, tempfile, venv
 from pathlib import Path
 
@@ -9,6 +9,7 @@ tools = 'pytest hypothesis scikit-image lpips nbclient ipykernel'.split()
 # those of fastai first: they break first. What tests the repository itself, rather than the package, is nbdev's matter
 newest = 'learner train show quality checkpoint data tracking sweep engine weights onnx_model distributed'.split()
 oldest = 'import resample imageio degrade data ops engine weights folders learner show checkpoint tracking train sweep'.split()
+extras = dict(onnx='onnx_model', distrib='distributed', sweep='sweep', cluster='cluster', app='app', cuda='ops_build') # and the tests of each
 skipped = re.compile(r'^#\|\s*(slow|cuda|eval:\s*false)\s*$', re.M) # what nbdev_test skips, unless asked
 
 def pins(
@@ -40,23 +41,36 @@ def run(*args):
     print('$', *args, flush=True)
     return subprocess.run([*map(str, args)], cwd=root, env={**os.environ, 'OMP_NUM_THREADS':'1'}).returncode
 
+def environment(d, *args):
+    "Its Python, in the folder `d`, where pip installed what the arguments say; None if pip could not."
+    venv.create(d, with_pip=True)
+    python = d/'bin'/'python'
+    return None if run(python, '-m', 'pip', 'install', '-q', *args) else python
+
+def test_extra(extra):
+    "Whether the tests of an extra fail where nothing else is installed."
+    with tempfile.TemporaryDirectory() as tmp:
+        if (python := environment(Path(tmp)/'venv', f'.[{extra}]', 'pytest', 'hypothesis')) is None: return True
+        return run(python, '-m', 'pytest', '-rs', f'tests/test_{extras[extra]}.py')!=0
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('stack', choices=('newest','oldest','notebooks'), help="'notebooks': only run `tests`, notebooks, or all of them, in this environment")
-    p.add_argument('tests', nargs='*', help="of tests/, instead of the usual: 'learner train'; 'none': only the notebooks")
+    p.add_argument('stack', choices=('newest','oldest','extras','notebooks'), help="'notebooks': only run `tests`, notebooks, or all of them, in this environment")
+    p.add_argument('tests', nargs='*', help="of tests/, instead of the usual: 'learner train'; 'none': only the notebooks. With `extras`: those to test")
     p.add_argument('--venv', type=Path, help='where the environment is made, and stays; without it, in a temporary folder')
     a = p.parse_args()
     if a.stack=='notebooks':
         files = map(Path, a.tests) if a.tests else (f for f in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in f.parts)
         bad = notebooks([f.resolve() for f in files])
         return f'failed: {", ".join(bad)}' if bad else 0
+    if a.stack=='extras':
+        bad = [o for o in a.tests or extras if test_extra(o)]
+        return f'failed: {", ".join(bad)}' if bad else 0
     with tempfile.TemporaryDirectory() as tmp:
         d = a.venv or Path(tmp)/'venv'
-        venv.create(d, with_pip=True)
-        python = d/'bin'/'python'
         # extras come along where they are tested
         what = pins('requirements') + pins('sweep_requirements') if a.stack=='oldest' else ['.[onnx,sweep,distrib]']
-        if run(python, '-m', 'pip', 'install', '-q', *what, *tools): return 'these versions cannot be installed together'
+        if (python := environment(d, *what, *tools)) is None: return 'these versions cannot be installed together'
         if a.stack=='oldest' and run(python, '-m', 'pip', 'install', '-q', '--no-deps', '.'): return 1
         run(python, '-m', 'pip', 'list')
         files = [f'tests/test_{o}.py' for o in a.tests or dict(newest=newest, oldest=oldest)[a.stack] if o!='none']
