@@ -137,7 +137,7 @@ def sr_upscale(
 # %% ../nbs/15_cli.ipynb #c2b7e914
 def _command(module, name, argv=None):
     "The exit code of the command `name` of a module that imports fastai."
-    warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
+    warnings.filterwarnings('ignore', '`torch.jit.script` is', FutureWarning) # deprecated, or in Python 3.14 not supported; fastai does without
     return getattr(import_module(f'sr_fastai.{module}'), name)(argv)
 
 _sr_data,_sr_sweep,_sr_train = (partial(_command, *o) for o in (('check','sr_data'), ('sweep','sr_sweep'), ('train','sr_train')))

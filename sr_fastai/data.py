@@ -8,11 +8,12 @@ __all__ = ['TensorLR', 'TensorHR', 'PixelsToUnit', 'ReadImage', 'SRBlock', 'Pair
            'sr_dataloaders', 'untar_div2k', 'div2k_lr', 'div2k_hr', 'div2k_splitter']
 
 # %% ../nbs/08_data.ipynb #05bcb8a4
-import hashlib, os, random, zlib
+import copyreg, hashlib, os, random, zlib
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastai.vision.all import *
+from plum import Function
 from .cache import PixelCache,read_rgb
 from .degrade import Degrade, seed_of
 from .div2k import *
@@ -180,6 +181,14 @@ class CutBlur(ItemTransform):
             out[box] = src[box]
             big = out
         return TensorLR(big),hr
+
+# %% ../nbs/08_data.ipynb #5d2e9c41
+def _function(fs):
+    f = Function(fs[0])
+    for o in fs: f.dispatch(o)
+    return f
+
+copyreg.pickle(Function, lambda f: (_function,([m.implementation for m in f.methods],)))
 
 # %% ../nbs/08_data.ipynb #cb59c996
 class PairDL(TfmdDL):

@@ -6,9 +6,6 @@
 __all__ = ['GAN', 'GANOptimizer', 'r1_penalty', 'SRGANLoss', 'SRGANTrainer', 'GANSwitcher', 'SRGANLearner', 'gan_learner']
 
 # %% ../nbs/11_learner.ipynb #5796d5f9
-import copyreg
-from contextlib import contextmanager
-from plum import Function
 from fastai.vision.all import *
 from fastai.callback.fp16 import AMPMode
 from fastai.vision.gan import GANLearner, GANTrainer, GANLoss, FixedGANSwitcher, set_freeze_model
@@ -225,18 +222,6 @@ class GANSwitcher(FixedGANSwitcher):
     def load_state_dict(self, sd): self.n_c,self.n_g = sd['n_c'],sd['n_g']
 
 # %% ../nbs/11_learner.ipynb #3a227098
-def _function(fs):
-    f = Function(fs[0])
-    for o in fs: f.dispatch(o)
-    return f
-
-@contextmanager
-def _picklable_functions():
-    "Pickle plum's functions, which fastai's pipelines hold, by their methods meanwhile: by themselves they cannot be since plum-dispatch 2.10."
-    copyreg.pickle(Function, lambda f: (_function,([m.implementation for m in f.methods],)))
-    try: yield
-    finally: copyreg.dispatch_table.pop(Function)
-
 def _check_data(dls, generator):
     if len(dls.loaders)<2 or not len(dls.valid): raise ValueError('the data has no validation pairs: let its splitter keep some')
     if not len(dls.train): raise ValueError('the data has no training batch: fewer pairs than a batch has, or none at all')
@@ -373,7 +358,7 @@ class SRGANLearner(GANLearner):
         if rank_distrib(): return
         dls,opt = self.dls,self.opt
         try:
-            with averaged(self), atomic_path(self.path/fname) as tmp, _picklable_functions(): super().export(tmp, **kwargs)
+            with averaged(self), atomic_path(self.path/fname) as tmp: super().export(tmp, **kwargs)
         finally: self.dls,self.opt = dls,opt
 
 # %% ../nbs/11_learner.ipynb #03f03ad5

@@ -1,5 +1,5 @@
 "Faults, properties and the cache of `sr_fastai.data`."
-import json, os, random, warnings
+import json, os, pickle, random, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -99,6 +99,12 @@ def test_seed_gives_the_same_batches_with_any_workers(div2k, opts):
     runs = [epoch(div2k_dataloaders(div2k, **opts, num_workers=w).train) for w in (0,0,2)]
     assert same(runs[0], runs[1]) and same(runs[0], runs[2])
     assert not same(runs[0], epoch(div2k_dataloaders(div2k, **{**opts, 'seed':1}).train))
+
+def test_loader_goes_through_pickle(div2k, opts):
+    "To workers that start afresh: Python 3.14's, and those of macOS and Windows."
+    dl = div2k_dataloaders(div2k, **opts).train
+    again = pickle.loads(pickle.dumps(dl))
+    assert same(epoch(dl), epoch(again))
 
 def test_epochs_differ_but_validation_does_not(div2k, opts):
     dls = div2k_dataloaders(div2k, **opts)
