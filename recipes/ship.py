@@ -2,7 +2,9 @@
 """Put trained weights among those that come with the package, with a full model card.
 
     sr_bench quality Set5/HR Set14/HR --model runs/base_x4/weights.safetensors --scale 4 --json figures.json
-    python recipes/ship.py runs/base_x4/weights.safetensors base figures.json --purpose "clean pictures" --data "..." """
+    python recipes/ship.py runs/base_x4/weights.safetensors base figures.json --purpose "clean pictures" --data "..."
+    python tools/card_pictures.py --only base
+"""
 import json
 from pathlib import Path
 from fastcore.script import call_parse
