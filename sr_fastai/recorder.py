@@ -67,7 +67,7 @@ class GANRecorder(Recorder):
         loss = self.loss_func
         self.keys = {True:('gen_loss',*loss.gen_names), False:('crit_loss',*loss.crit_names)} # of the generator's turn, of the critic's
         i = self.metric_names.index('train_loss')+1
-        self.metric_names[i:i] = ['crit_train_loss', *(f'train_{n}' for n in (*loss.gen_names,*loss.crit_names))]
+        self.metric_names = self.metric_names[:i] + ['crit_train_loss', *(f'train_{n}' for n in (*loss.gen_names,*loss.crit_names))] + self.metric_names[i:]
 
     def before_train(self):
         super().before_train()
