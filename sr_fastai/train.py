@@ -173,10 +173,12 @@ def config_dls(
     "The pairs that a config names."
     c = config
     kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, flips=c.flips, colours=c.colours, seed=c.seed, fresh=c.fresh, num_workers=c.workers, device=config_device(c))
-    if c.valid and (c.data in ('div2k','sample') or (Path(c.data)/'DIV2K_train_HR').is_dir()): raise ValueError('valid: DIV2K brings photographs for validation; leave valid out')
-    path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' else c.track, sample=c.data=='sample') if c.data in ('div2k','sample') else Path(c.data)
+    fetched = c.data in ('div2k','sample')
+    div2k = fetched or (Path(c.data)/'DIV2K_train_HR').is_dir()
+    if c.valid and div2k: raise ValueError('valid: DIV2K brings photographs for validation; leave valid out')
+    path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' else c.track, sample=c.data=='sample') if fetched else Path(c.data)
     made = getattr(degrade, c.track)(c.scale)
-    if (path/'DIV2K_train_HR').is_dir(): return div2k_dataloaders(path, track=c.track if c.track in TRACKS and not c.fresh else made, **kwargs)
+    if div2k: return div2k_dataloaders(path, track=c.track if c.track in TRACKS and not c.fresh else made, **kwargs)
     return sr_dataloaders(path, how=None if c.track=='bicubic' and not c.fresh else made, valid=c.valid, **kwargs)
 
 def config_device(

@@ -22,6 +22,8 @@ START = 'start.' # prefix of the tensors of the generator that a GAN started fro
 class WeightsError(ValueError):
     "A weights file that can't be used; the message says which, why, and what to do."
 
+def _finite(sd): return all(v.isfinite().all() for v in sd.values())
+
 def save_weights(
     model:Generator, # What to save; stays as it is
     path:str|os.PathLike, # The file to write, named `.safetensors`
@@ -34,7 +36,7 @@ def save_weights(
     meta = dict(format=FORMAT, version=VERSION, config=json.dumps(model.config), card=json.dumps(card or {}))
     if start is not None and start.config!=model.config: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
     sd = {p+k:v.detach().cpu().contiguous() for p,m in (('',model),(START,start)) if m is not None for k,v in m.state_dict().items()}
-    if not all(v.isfinite().all() for v in sd.values()): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")
+    if not _finite(sd): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")
     with atomic_path(path) as tmp: tmp.write_bytes(safetensors.torch.save(sd, meta))
     return path
 
@@ -77,7 +79,7 @@ def _load(path, sha256=None, strength=1.):
         model.load_state_dict({k:start[START+k].lerp(v, strength) for k,v in sd.items()} if strength<1 else sd, assign=True)
     except (TypeError, ValueError, RuntimeError) as e: raise WeightsError(
         f"{path} does not fit the architecture that it names, {config}: {str(e).splitlines()[0]}; save it again with `save_weights`") from None
-    if not all(v.isfinite().all() for v in sd.values()): raise WeightsError(f"{path} holds NaN or infinity; its training went astray, take an earlier one")
+    if not _finite(sd): raise WeightsError(f"{path} holds NaN or infinity; its training went astray, take an earlier one")
     return model.eval().requires_grad_(False)
 
 # %% ../nbs/02_weights.ipynb #26dce4d5
@@ -124,7 +126,7 @@ def register_weights(
     if missing := [k for k in CARD_KEYS if k not in card]: raise WeightsError(f"{path}: its card lacks {', '.join(missing)}; give them here or to `save_weights`")
     if Path(name).suffix or os.sep in name: raise WeightsError(f"{name!r} would be taken for a file; give the weights a name without dots and slashes")
     model,half = _load(path),{k:v.half() for k,v in safetensors.torch.load(data).items()}
-    if not all(v.isfinite().all() for v in half.values()): raise WeightsError(f"{path} holds numbers beyond float16's {torch.finfo(torch.half).max:g}; train with weight decay")
+    if not _finite(half): raise WeightsError(f"{path} holds numbers beyond float16's {torch.finfo(torch.half).max:g}; train with weight decay")
     data = safetensors.torch.save(half, {**meta, 'card':json.dumps(card)})
     entry = dict(name=name, scale=model.scale, file=f'{name}_x{model.scale}.safetensors', sha256=hashlib.sha256(data).hexdigest(), size=len(data), licence=card['licence'])
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,25 +2,21 @@
 """The pictures of the model cards: where each model of the package is farthest from the original, in the sample's validation photographs, on clean LR and on LR saved as JPEG of quality 50."""
 from pathlib import Path
 from fastcore.script import call_parse
-from sr_fastai.engine import upscale
 from sr_fastai.files import atomic_path
-from sr_fastai.quality import compare_row, measures, pairs, scores, stack_rows
-from sr_fastai.resample import bicubic_up
+from sr_fastai.quality import compare_row, quality, stack_rows
 from sr_fastai.weights import WEIGHTS, card_md, registry
 
 sample = WEIGHTS.parent/'sample'/'DIV2K_valid_HR'
 
 def worst_row(name, scale, jpeg):
     "LR, the model's result, bicubic's and the original, where the model is worst in the photograph that it loses most on."
-    funcs,found = measures(('psnr','ssim'), scale),[]
-    for _,lr,hr in pairs(sample, scale, jpeg=jpeg):
-        results = {f'{name} x{scale}':upscale(lr, scale, name), 'bicubic':bicubic_up(lr, scale)}
-        got = {k:scores(v, hr, funcs) for k,v in results.items()}
-        captions = {k:f"{v['psnr']:.2f} dB, SSIM {v['ssim']:.4f}" for k,v in got.items()}
-        # SSIM, for PSNR picks what is merely the most detailed
-        found.append((got[f'{name} x{scale}']['ssim'], lr, results, hr, {'LR':f'JPEG {jpeg}' if jpeg else 'clean', **captions}))
-    _,lr,results,hr,captions = min(found, key=lambda o: o[0])
-    return compare_row(lr, results, hr, scale, captions, side=96)
+    seen = []
+    quality([sample], [name], scale, jpeg=jpeg, names=('psnr','ssim'), seen=lambda *o: seen.append(o))
+    # by SSIM, for PSNR picks what is merely the most detailed
+    _,lr,results,hr,got = min(seen, key=lambda o: o[-1][name]['ssim'])
+    called = {f'{name} x{scale}':name, 'bicubic':'bicubic'} # the model first: its worst place is shown
+    captions = {k:f"{got[m]['psnr']:.2f} dB, SSIM {got[m]['ssim']:.4f}" for k,m in called.items()}
+    return compare_row(lr, {k:results[m] for k,m in called.items()}, hr, scale, {'LR':f'JPEG {jpeg}' if jpeg else 'clean', **captions}, side=96)
 
 @call_parse
 def main(
