@@ -307,7 +307,7 @@ class SRGANLearner(GANLearner):
         modes = [(m,m.training) for m in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(lr.device.type, enabled=False): # else torch before 2.10 gives the weights that it casts here, without gradients, to the training step, too
                 out = self.model(lr)
                 if out.shape!=hr.shape: raise ValueError(f"the generator makes {side(out)} of LR pictures of {side(lr)}, but their HR pictures are {side(hr)}: the generator's scale has to be the data's")
                 try: n = len(self.model.critic(hr))
@@ -409,12 +409,13 @@ def pretrain_critic(self:SRGANLearner,
 @patch
 def export_weights(self:SRGANLearner,
     file:str|Path, # Where to, a name ending in .safetensors
-    start:nn.Module|None=None, # The generator that a GAN's training started from, so that `strength` can go between the two
+    start:nn.Module|None=None, # The generator that its training started from, so that `strength` can go between the two
+    strength:float=1., # Of what was learned from `start` on, the share that the weights keep: `save_weights`
     **card # What to tell about the weights: data, command, licence, figures, ...
 )->Path: # The file
     "Write the generator's weights for `upscale(img, model=file)`."
     if rank_distrib(): return
-    with averaged(self): return save_weights(self.model.generator, file, card, start)
+    with averaged(self): return save_weights(self.model.generator, file, card, start, strength)
 
 # %% ../nbs/11_learner.ipynb #20121a4d
 def gan_learner(

@@ -53,6 +53,7 @@ class TrainConfig:
     head:Literal['subpixel','conv']='subpixel' # The generator's last layers; 'conv' is the thesis' order
     init:str|None=None # Weights that the generator starts from: a name or a file; its architecture is theirs then
     init_scale:Annotated[int, Field(ge=2, le=4)]|None=None # Their scale, if it is another: all but the last convolution is taken
+    strength:Annotated[float, Field(gt=0, le=1)]=1. # Of what was learned since `init`, or since a GAN's pretraining, the share that the exported weights keep; the same command with another exports again
     critic_width:PositiveInt=64 # Channels of the discriminator's first block
     critic_depth:PositiveInt=4 # Number of its halvings
     critic_norm:Literal['spectral','batch']|None='spectral' # Its normalisation
@@ -98,6 +99,7 @@ class TrainConfig:
         "What would be passed over in silence is refused."
         if self.init and (odd := [k for k in ('width','depth','head') if k in self.changed]): raise ValueError(f"{odd[0]}: weights to start from (init) have an architecture of their own; leave {odd[0]} out")
         if self.init_scale and not self.init: raise ValueError("init_scale: there are no weights whose scale it could be; name them, for instance init=base")
+        if self.strength<1 and not self.has_start: raise ValueError("strength: this training has no start to go back to; give init, or both pretrain and epochs")
         if not self.epochs and not self.pretrain: raise ValueError("epochs: with neither epochs nor pretrain there is nothing to train; give one of them")
 
     @classmethod
@@ -128,6 +130,11 @@ class TrainConfig:
     ):
         "Write what `from_yaml` reads."
         with atomic_path(path) as tmp: tmp.write_text(yaml.safe_dump(dataclasses.asdict(self), sort_keys=False), encoding='utf-8')
+
+    @property
+    def has_start(self):
+        "Whether there is a generator of the same scale that training went on from: the weights of `init`, or what a GAN was pretrained to."
+        return bool(self.init and not self.init_scale or self.pretrain and self.epochs)
 
     @property
     def command(self):
@@ -219,7 +226,7 @@ def _pretrain_loss(c, learn):
     return ReconstructionLoss(c.pixel, learn.loss_func.gen_loss_func.percep, c.pretrain_percep)
 
 # what may differ when a training goes on: none of it changes what is learnt; the schedule is compared by the checkpoint itself
-_free = {'pretrain','epochs','out','device','workers','monitor','whole','every','project','name'}
+_free = {'pretrain','epochs','strength','out','device','workers','monitor','whole','every','project','name'}
 
 def train(
     config:TrainConfig, # What to train
@@ -237,8 +244,7 @@ def train(
     if c.pretrain and c.epochs:
         with learn.validation_context(cbs=gan): gan._find_column() # a mistyped name should not cost the pretraining
     with _all_processes(learn):
-        # what `strength` goes back to: weights of the same scale that training went on from, or what a GAN was pretrained to
-        start = deepcopy(learn.model.generator) if c.init and not c.init_scale else None
+        start = deepcopy(learn.model.generator) if c.has_start else None
         if c.pretrain:
             learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain', monitor=None if c.epochs else c.monitor), **_pretrain_opt(c))
             if c.epochs: start = deepcopy(learn.model.generator)
@@ -269,7 +275,7 @@ def _write_results(learn, c, out, track, start):
         with atomic_path(out/'losses.png') as tmp: fig.savefig(tmp, dpi=100, bbox_inches='tight', format='png')
         plt.close(fig)
     data = {k:dict(images=len(dl.dataset), fingerprint=dl.fingerprint) for k,dl in (('train',learn.dls.train),('valid',learn.dls.valid))}
-    file = learn.export_weights(out/'weights.safetensors', start, command=c.command, seed=c.seed, commit=commit(), data=data, versions={o:version(o) for o in ('sr_fastai','torch','fastai')})
+    file = learn.export_weights(out/'weights.safetensors', start, c.strength, command=c.command, seed=c.seed, commit=commit(), data=data, versions={o:version(o) for o in ('sr_fastai','torch','fastai')})
     if track is None: return
     track.log_weights(file)
     track.finish()

@@ -24,18 +24,27 @@ class WeightsError(ValueError):
 
 def _finite(sd): return all(v.isfinite().all() for v in sd.values())
 
+def _between(start, sd, strength, path):
+    if not 0<=strength<=1: raise ValueError(f"strength must be from 0 to 1, not {strength!r}")
+    if strength==1: return sd
+    if not start: raise WeightsError(f"{path} has no start to go back to, so strength has to be 1; gan and photo weights have one")
+    if {k:v.shape for k,v in start.items()}!={k:v.shape for k,v in sd.items()}: raise WeightsError(f"{path} is damaged: its start does not fit its weights; fetch it again")
+    return {k:start[k].lerp(v, strength) for k,v in sd.items()}
+
 def save_weights(
     model:Generator, # What to save; stays as it is
     path:str|os.PathLike, # The file to write, named `.safetensors`
     card:dict|None=None, # What to tell about it, for instance data, command, seed, commit, licence, figures; anything that JSON holds
-    start:Generator|None=None # For a GAN: the generator that its training started from, so that `strength` can go between the two
+    start:Generator|None=None, # The generator that its training started from, so that `strength` can go between the two
+    strength:float=1. # Of what was learned from `start` on, the share that the file's weights keep, 0 to 1: interpolated, which can hold more of both than either ([Wortsman et al. 2022](https://arxiv.org/abs/2109.01903))
 )->Path: # The file
     "Write the weights of `model` with all that makes it again: whole or not at all."
     path = Path(path)
     if path.suffix!='.safetensors': raise WeightsError(f"{path}: weights are saved as safetensors; let the name end in .safetensors")
     meta = dict(format=FORMAT, version=VERSION, config=json.dumps(model.config), card=json.dumps(card or {}))
     if start is not None and start.config!=model.config: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
-    sd = {p+k:v.detach().cpu().contiguous() for p,m in (('',model),(START,start)) if m is not None for k,v in m.state_dict().items()}
+    sd,start = ({k:v.detach().cpu().contiguous() for k,v in m.state_dict().items()} if m is not None else {} for m in (model,start))
+    sd = {**_between(start, sd, strength, path), **{START+k:v for k,v in start.items()}}
     if not _finite(sd): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")
     with atomic_path(path) as tmp: tmp.write_bytes(safetensors.torch.save(sd, meta))
     return path
@@ -68,15 +77,12 @@ def _load(path, sha256=None, strength=1.):
     try: sd = safetensors.torch.load(data)
     except Exception as e: raise WeightsError(f"{path} is damaged: {e}; fetch it again") from None
     sd = {k:v.float() for k,v in sd.items()}
-    start = {k:sd.pop(k) for k in list(sd) if k.startswith(START)}
-    if not 0<=strength<=1: raise ValueError(f"strength must be from 0 to 1, not {strength!r}")
-    if strength<1 and not start: raise WeightsError(f"{path} has no start to go back to, so strength has to be 1; gan and photo weights have one")
-    if strength<1 and {k:v.shape for k,v in start.items()}!={START+k:v.shape for k,v in sd.items()}: raise WeightsError(f"{path} is damaged: its start does not fit its weights; fetch it again")
+    sd = _between({k.removeprefix(START):sd.pop(k) for k in list(sd) if k.startswith(START)}, sd, strength, path)
     try:
         # each block has tensors of its own: a lie about the depth must not cost memory or time
         if not isinstance(config, dict) or config.get('depth',0)>len(sd): raise TypeError('impossible config')
         with torch.device('meta'): model = Generator(**config)
-        model.load_state_dict({k:start[START+k].lerp(v, strength) for k,v in sd.items()} if strength<1 else sd, assign=True)
+        model.load_state_dict(sd, assign=True)
     except (TypeError, ValueError, RuntimeError) as e: raise WeightsError(
         f"{path} does not fit the architecture that it names, {config}: {str(e).splitlines()[0]}; save it again with `save_weights`") from None
     if not _finite(sd): raise WeightsError(f"{path} holds NaN or infinity; its training went astray, take an earlier one")

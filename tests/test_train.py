@@ -34,7 +34,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 @pytest.mark.parametrize('args,words', [
     (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors','--width=64','--depth=16'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--epochs','0'], 'epochs: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--strength','.5'], 'strength: '), (['--epochs','0'], 'epochs: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
@@ -61,6 +61,17 @@ def test_more_epochs_go_on(tmp_path, monkeypatch):
     assert sr_train([*tiny, '--epochs=3', '--out=a', '--lr=1e-3'])==2
     assert sr_train([*tiny, '--epochs=3', '--out=a'])==0
     assert read_checkpoint('a/gan/last.pt')['epoch']==3
+
+def test_another_strength_exports_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nets = []
+    for strength in (1,.5):
+        assert sr_train([*tiny, '--pretrain=1', '--epochs=1', f'--strength={strength}', '--out=a'])==0
+        nets.append(load_file('a/weights.safetensors'))
+    whole,half = nets
+    for k in (k for k in whole if not k.startswith('start.')):
+        assert torch.equal(whole['start.'+k], half['start.'+k])
+        torch.testing.assert_close(half[k], (whole['start.'+k]+whole[k])/2)
 
 def test_pretraining_alone_keeps_its_best_by_the_monitor(tmp_path):
     assert sr_train([*tiny, '--pretrain=1', '--epochs=0', '--monitor=ssim', f'--out={tmp_path}'])==0

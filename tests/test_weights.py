@@ -126,3 +126,12 @@ def test_a_start_that_does_not_fit(tmp_path):
     sd = {**g.state_dict(), 'start.first.weight':torch.zeros(1)}
     p = write(tmp_path/'b.safetensors', g.config, sd)
     with pytest.raises(WeightsError, match='start does not fit'): load_weights(p, strength=.5)
+
+def test_a_share_of_what_was_learned(tmp_path):
+    start,end = Generator(width=4, depth=1),Generator(width=4, depth=1)
+    p = save_weights(end, tmp_path/'a.safetensors', start=start, strength=.25)
+    for strength,want in ((1,.25),(.5,.125),(0,0)):
+        for a,b,c in zip(load_weights(p, strength=strength).parameters(), start.parameters(), end.parameters()): torch.testing.assert_close(a, b+want*(c-b))
+    with pytest.raises(WeightsError, match='no start'): save_weights(end, tmp_path/'b.safetensors', strength=.5)
+    with pytest.raises(ValueError, match='from 0 to 1'): save_weights(end, tmp_path/'b.safetensors', start=start, strength=2)
+    assert not (tmp_path/'b.safetensors').exists()
