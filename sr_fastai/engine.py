@@ -342,7 +342,7 @@ def _models(model, scale, strength, device, lossy):
         found = {one.scale:one}
     else:
         named = {o['name'] for o in registry()}
-        if model=='auto': model = 'photo' if lossy and 'photo' in named else 'base'
+        if model=='auto': model = 'photo' if (lossy or strength<1) and 'photo' in named else 'base' # photo's start, which has nothing to go back to
         scales = _passes({o['scale'] for o in registry() if o['name']==model}, scale) or [None] # an unknown name: let `load_weights` say so
         found = {s:_cached(model, s, strength, None, device) for s in {*scales}}
     return [found[s] for s in _passes(found, scale)]

@@ -64,6 +64,7 @@ def main():
         bad = notebooks([f.resolve() for f in files])
         return f'failed: {", ".join(bad)}' if bad else 0
     if a.stack=='extras':
+        if unknown := set(a.tests)-{*extras}: p.error(f'no such extra: {", ".join(unknown)}; there are {", ".join(extras)}')
         bad = [o for o in a.tests or extras if test_extra(o)]
         return f'failed: {", ".join(bad)}' if bad else 0
     with tempfile.TemporaryDirectory() as tmp:
