@@ -307,7 +307,7 @@ class SRGANLearner(GANLearner):
         modes = [(m,m.training) for m in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad(), torch.autocast(lr.device.type, enabled=False): # else torch before 2.10 gives the weights that it casts here, without gradients, to the training step, too
+            with torch.no_grad(), torch.autocast(lr.device.type, enabled=False): # else older torch gives the weights that it casts here, without gradients, to the training step, too
                 out = self.model(lr)
                 if out.shape!=hr.shape: raise ValueError(f"the generator makes {side(out)} of LR pictures of {side(lr)}, but their HR pictures are {side(hr)}: the generator's scale has to be the data's")
                 try: n = len(self.model.critic(hr))

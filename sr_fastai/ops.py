@@ -336,6 +336,7 @@ def build(
 
 # %% ../nbs/00_ops.ipynb #5983f7f0
 def _exporting(): return torch.compiler.is_exporting() or torch.jit.is_tracing()
+_exporting._dynamo_marked_constant = True # up to torch 2.10 whatever is compiled hears that it is exported
 
 def pixel_shuffle_sigmoid(
     x:Tensor, # (N, C\*r\*r, H, W), logits; floating point, of any strides
