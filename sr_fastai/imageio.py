@@ -9,7 +9,7 @@ __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'Imag
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading, warnings
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
@@ -49,9 +49,8 @@ STANDARD = 3688 # sum of JPEG's example table for luminance (ITU-T T.81, table K
 _limit = threading.Lock()
 
 Image.preinit()
-# the rest of ours, without the thirty others that `Image.init` loads; older Pillows have no AVIF
-for o in ('WebP','Tiff','Avif','Jpeg2K','Tga'):
-    with suppress(ImportError): importlib.import_module(f'PIL.{o}ImagePlugin')
+# the rest of ours, without the thirty others that `Image.init` loads
+for o in ('WebP','Tiff','Avif','Jpeg2K','Tga'): importlib.import_module(f'PIL.{o}ImagePlugin')
 
 def _check_size(name, w, h, max_pixels):
     if w<1 or h<1: raise ImageError(f"{name} has no pixels: it is {w}x{h}")
