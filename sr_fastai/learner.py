@@ -307,7 +307,7 @@ class SRGANLearner(GANLearner):
         modes = [(m,m.training) for m in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad(), torch.autocast(lr.device.type, enabled=False): # else older torch gives the weights that it casts here, without gradients, to the training step, too
+            with torch.no_grad():
                 out = self.model(lr)
                 if out.shape!=hr.shape: raise ValueError(f"the generator makes {side(out)} of LR pictures of {side(lr)}, but their HR pictures are {side(hr)}: the generator's scale has to be the data's")
                 try: n = len(self.model.critic(hr))
@@ -315,6 +315,7 @@ class SRGANLearner(GANLearner):
                 if n!=1: raise ValueError(f"the critic gives {n} rows of logits for one picture of {side(hr)}; it has to give one")
         finally:
             for m,on in modes: m.training = on
+            torch.clear_autocast_cache() # up to torch 2.10 the training step gets the weights that were cast here, without gradients
         self.checked.add(self.training)
 
     def to_fp16(self, **kwargs):
