@@ -33,6 +33,8 @@ from .weights import load_weights
 from .whole import whole_image_metrics
 
 # %% ../nbs/13_train.ipynb #06532888
+_architecture = 'width','depth','head' # of the generator; weights to start from bring their own
+
 @dataclass(config=ConfigDict(extra='forbid', allow_inf_nan=False))
 class TrainConfig:
     "All that a training is made of; the defaults are the thesis' training, with today's generator."
@@ -97,7 +99,7 @@ class TrainConfig:
 
     def __post_init__(self):
         "What would be passed over in silence is refused."
-        if self.init and (odd := [k for k in ('width','depth','head') if k in self.changed]): raise ValueError(f"{odd[0]}: weights to start from (init) have an architecture of their own; leave {odd[0]} out")
+        if self.init and (odd := [k for k in _architecture if k in self.changed]): raise ValueError(f"{odd[0]}: weights to start from (init) have an architecture of their own; leave {odd[0]} out")
         if self.init_scale and not self.init: raise ValueError("init_scale: there are no weights whose scale it could be; name them, for instance init=base")
         if self.strength<1 and not self.has_start: raise ValueError("strength: this training has no start to go back to; give init, or both pretrain and epochs")
         if not self.epochs and not self.pretrain: raise ValueError("epochs: with neither epochs nor pretrain there is nothing to train; give one of them")
@@ -129,7 +131,12 @@ class TrainConfig:
         path:str|Path # Written whole or not at all
     ):
         "Write what `from_yaml` reads."
-        with atomic_path(path) as tmp: tmp.write_text(yaml.safe_dump(dataclasses.asdict(self), sort_keys=False), encoding='utf-8')
+        with atomic_path(path) as tmp: tmp.write_text(self.as_yaml, encoding='utf-8')
+
+    @property
+    def as_yaml(self):
+        "All options as YAML, but for the architecture where `init` brings its own."
+        return yaml.safe_dump({k:v for k,v in dataclasses.asdict(self).items() if not (self.init and k in _architecture)}, sort_keys=False)
 
     @property
     def has_start(self):
@@ -328,6 +335,6 @@ def sr_train(
     "`sr_train [FILE.yaml] [--OPTION VALUE ...]`: train what a `TrainConfig` says."
     def work():
         config,only_show = config_of_args(argv)
-        if only_show: return print(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), end='')
+        if only_show: return print(config.as_yaml, end='')
         print(train(config).path/'weights.safetensors')
     return run_command('sr_train', work, 'the same command goes on from the last checkpoint')

@@ -83,3 +83,10 @@ def test_momentum_is_the_config_s(tmp_path):
     learn = config_learner(c, config_dls(c))
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
     assert {h['mom'] for h in learn.opt.hypers}=={.5}
+
+def test_config_of_weights_to_start_from_states_no_other_architecture(tmp_path):
+    c = TrainConfig(init='lite')
+    c.to_yaml(tmp_path/'c.yaml')
+    assert '\nwidth' not in (tmp_path/'c.yaml').read_text() and TrainConfig.from_yaml(tmp_path/'c.yaml')==c
+    TrainConfig(width=32).to_yaml(tmp_path/'c.yaml')
+    assert '\nwidth: 32' in (tmp_path/'c.yaml').read_text()
