@@ -23,9 +23,9 @@ def sidebar(
 def doc_files(
     root:Path # Of the repository
 )->list:
-    "All that people read: Markdown at the top, model cards, notebooks."
+    "All that people read: Markdown at the top and of the recipes, model cards, notebooks."
     nbs = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
-    return [*sorted(root.glob('*.md')), *sorted((root/'sr_fastai'/'assets').rglob('*.md')), *nbs]
+    return [*sorted(root.glob('*.md')), *sorted((root/'recipes').glob('*.md')), *sorted((root/'sr_fastai'/'assets').rglob('*.md')), *nbs]
 
 def text_of(
     path:Path # Markdown or a notebook
