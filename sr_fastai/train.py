@@ -240,7 +240,7 @@ def train(
     cbs=None # Additional callbacks, for pretraining and training
 )->SRGANLearner: # Trained, with its recorder
     "Pretrain, train and export what a config names, or go on where that stopped; under `torchrun` or `accelerate launch` on all processes of the launch."
-    c = _for_agent(config)
+    c,made_by = _for_agent(config),commit() # of the code that runs, whatever is committed meanwhile
     out = Path(c.out)
     learn = config_learner(c, config_dls(c))
     same = {k:v for k,v in dataclasses.asdict(c).items() if k not in _free}
@@ -258,7 +258,7 @@ def train(
         if c.epochs:
             fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
             fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), gan))
-    if not rank_distrib(): _write_results(learn, c, out, track, start)
+    if not rank_distrib(): _write_results(learn, c, out, track, start, made_by)
     return learn
 
 # %% ../nbs/13_train.ipynb #488fb2b2
@@ -274,7 +274,7 @@ def _all_processes(learn):
     return learn.distrib_ctx()
 
 # %% ../nbs/13_train.ipynb #c1ae5c01
-def _write_results(learn, c, out, track, start):
+def _write_results(learn, c, out, track, start, made_by):
     out.mkdir(parents=True, exist_ok=True)
     c.to_yaml(out/'config.yaml')
     if c.epochs:
@@ -282,7 +282,7 @@ def _write_results(learn, c, out, track, start):
         with atomic_path(out/'losses.png') as tmp: fig.savefig(tmp, dpi=100, bbox_inches='tight', format='png')
         plt.close(fig)
     data = {k:dict(images=len(dl.dataset), fingerprint=dl.fingerprint) for k,dl in (('train',learn.dls.train),('valid',learn.dls.valid))}
-    file = learn.export_weights(out/'weights.safetensors', start, c.strength, command=c.command, seed=c.seed, commit=commit(), data=data, versions={o:version(o) for o in ('sr_fastai','torch','fastai')})
+    file = learn.export_weights(out/'weights.safetensors', start, c.strength, command=c.command, seed=c.seed, commit=made_by, data=data, versions={o:version(o) for o in ('sr_fastai','torch','fastai')})
     if track is None: return
     track.log_weights(file)
     track.finish()
