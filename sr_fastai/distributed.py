@@ -6,12 +6,12 @@
 __all__ = ['batch_shares', 'PairDistributedDL', 'GANDistributedTrainer']
 
 # %% ../nbs/11a_distributed.ipynb #d64c5442
-import torch.distributed as dist
+import atexit, torch.distributed as dist
 from datetime import timedelta
 from fastai.vision.all import *
 from .learner import SRGANLearner
 from .processes import gather_objects, work_alone
-try: from fastai.distributed import DistributedDL, DistributedTrainer
+try: from fastai.distributed import DistributedDL, DistributedTrainer, teardown_distrib
 except (ImportError,NameError): raise ImportError("training on several devices needs accelerate: pip install 'sr_fastai[distrib]'") from None
 
 # %% ../nbs/11a_distributed.ipynb #b090d61e
@@ -121,7 +121,9 @@ def to_distributed(self:SRGANLearner,
         if local >= torch.cuda.device_count(): raise ValueError(f'process {local} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; start as many processes as there are GPUs')
         torch.cuda.set_device(local)
         self.dls.to(torch.device('cuda', local))
-    if not dist.is_initialized(): dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
+    if not dist.is_initialized():
+        dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(seconds=timeout))
+        atexit.register(teardown_distrib) # else its threads now and then abort the process at its end
     work_alone(False)
     return self.add_cb(GANDistributedTrainer(sync_bn))
 
