@@ -30,10 +30,12 @@ def _draw(w, std):
 class ResidualBlock(nn.Module):
     "`x + conv(relu(conv(x)))`: (N, width, H, W) to the same."
     def __init__(self,
-        width:int # Channels
+        width:int, # Channels
+        slope:float=0. # Of the ReLU below 0
     ):
         super().__init__()
-        self.conv1,self.act,self.conv2 = conv3x3(width, width),nn.ReLU(inplace=True),conv3x3(width, width)
+        self.conv1,self.conv2 = conv3x3(width, width),conv3x3(width, width)
+        self.act = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
         _draw(self.conv1.weight, math.sqrt(2/(9*width))) # He et al. 2015
         _draw(self.conv2.weight, .1*math.sqrt(2/(9*width)))
         for c in (self.conv1,self.conv2): nn.init.zeros_(c.bias)
@@ -52,15 +54,17 @@ class Generator(nn.Module):
         scale:int=2, # Upscaling factor: 2, 3 or 4
         width:int=64, # Channels of the residual blocks
         depth:int=16, # Number of residual blocks
-        head:str='subpixel' # 'subpixel': convolution to 3\*r\*r channels plus the LR pixel, shuffle, sigmoid; 'conv': the thesis' order, see `Generator.thesis`
+        head:str='subpixel', # 'subpixel': convolution to 3\*r\*r channels plus the LR pixel, shuffle, sigmoid; 'conv': the thesis' order, see `Generator.thesis`
+        slope:float=0. # Of the blocks' ReLUs below 0, from 0 to 1: above 0 ([Maas et al. 2013](https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf)) none of them can go off for good
     ):
         super().__init__()
         if scale not in (2,3,4): raise ValueError(f'Generator: scale must be 2, 3 or 4, not {scale!r}')
         if width<1 or depth<0: raise ValueError(f'Generator: width must be at least 1 and depth at least 0, not {width!r} and {depth!r}')
+        if not 0<=slope<=1: raise ValueError(f'Generator: slope must be from 0 to 1, not {slope!r}')
         if head not in ('subpixel','conv'): raise ValueError(f"Generator: head must be 'subpixel' or 'conv', not {head!r}")
         store_attr()
         self.first = conv3x3(3, width)
-        self.blocks = nn.Sequential(*[ResidualBlock(width) for _ in range(depth)])
+        self.blocks = nn.Sequential(*[ResidualBlock(width, slope) for _ in range(depth)])
         self.joined = conv3x3(width, width)
         if head=='conv':
             # each stage enlarges by a prime factor, as SRGAN's x4 is two times x2
@@ -97,7 +101,7 @@ class Generator(nn.Module):
     @property
     def config(self):
         "The arguments that make this architecture again: `Generator(**config)`."
-        return dict(scale=self.scale, width=self.width, depth=self.depth, head=self.head)
+        return dict(scale=self.scale, width=self.width, depth=self.depth, head=self.head, slope=self.slope)
 
     @property
     def pad(self):

@@ -33,7 +33,7 @@ from .weights import load_weights
 from .whole import whole_image_metrics
 
 # %% ../nbs/13_train.ipynb #06532888
-_architecture = 'width','depth','head' # of the generator; weights to start from bring their own
+_architecture = 'width','depth','head','slope' # of the generator; weights to start from bring their own
 
 @dataclass(config=ConfigDict(extra='forbid', allow_inf_nan=False))
 class TrainConfig:
@@ -53,6 +53,7 @@ class TrainConfig:
     width:PositiveInt=64 # Channels of the generator's residual blocks
     depth:NonNegativeInt=16 # Number of its residual blocks
     head:Literal['subpixel','conv']='subpixel' # The generator's last layers; 'conv' is the thesis' order
+    slope:Annotated[float, Field(ge=0, le=1)]=0. # Of the blocks' ReLUs below 0; above 0 none of them can go off for good
     init:str|None=None # Weights that the generator starts from: a name or a file; its architecture is theirs then
     init_scale:Annotated[int, Field(ge=2, le=4)]|None=None # Their scale, if it is another: all but the last convolution is taken
     strength:Annotated[float, Field(gt=0, le=1)]=1. # Of what was learned since `init`, or since a GAN's pretraining, the share that the exported weights keep; the same command with another exports again
@@ -203,7 +204,7 @@ def config_device(
 
 # %% ../nbs/13_train.ipynb #d4136aba
 def _generator(c):
-    if not c.init: return Generator(c.scale, c.width, c.depth, c.head)
+    if not c.init: return Generator(c.scale, c.width, c.depth, c.head, c.slope)
     net = load_weights(c.init, c.init_scale or c.scale)
     return (net if net.scale==c.scale else net.at_scale(c.scale)).train().requires_grad_()
 
