@@ -52,7 +52,7 @@ class ReadImage(Transform):
         if isinstance(c, Degrade): return repr(c)
         f,args = getattr(c, 'func', c),(getattr(c, 'args', ()),getattr(c, 'keywords', {}))
         # a function of ours goes by its name; any other by what it does, since all lambdas have one name
-        if getattr(f, '__module__', '').startswith('sr_fastai.'): return f'{f.__qualname__}{args}'
+        if (getattr(f, '__module__', None) or '').startswith('sr_fastai.'): return f'{f.__qualname__}{args}'
         if not hasattr(f, '__code__'): raise TypeError(f'{c!r}: LR is made by a `Degrade` or a Python function, so that the cache can tell it from others')
         does = (_code(f.__code__),f.__defaults__,[o.cell_contents for o in f.__closure__ or ()])
         return f'{f.__qualname__}{args} {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}'

@@ -398,7 +398,8 @@ def upscale_picture(
     of = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     device = of.device if of is not None and device=='auto' else find_device(device)
     half = half_type(precision, device)
-    with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) if scale>1 else []
+    with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
+    if scale<=1: models = []
     if precision!='auto' and any(isinstance(m, OnnxModel) for m in models): raise ValueError("an ONNX file has the precision that it was made with: leave precision='auto', and see `export_onnx(half=...)`")
     a,colours,hides,whole = _planes(pic)
     one = np.empty((1,1,a.shape[-1]), a.dtype)

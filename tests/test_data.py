@@ -372,6 +372,7 @@ def test_the_cache_tells_functions_apart(div2k, opts):
     a,b,c,d = halve(lambda x: x[::2,::2]),halve(lambda x: x[1::2,1::2]//4),halve(add(1)),halve(add(100))
     assert not torch.equal(a, b) and c.max()*255<=128.5 and d.min()*255>=99.5
     assert torch.equal(d, halve(add(100)))
+    with pytest.raises(TypeError, match='Degrade. or a Python function'): ReadImage(TensorLR, np.ones(3).sum).how # which is of no module
     assert '0x' not in ReadImage(TensorLR, add(1)).how # else another process would not know it
     fails(TypeError, ['Python function'], lambda: halve(np.abs))
 

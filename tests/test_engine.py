@@ -353,7 +353,7 @@ def test_a_few_pixels_more_take_no_second_pass(model):
 
 @pytest.mark.parametrize('kw,says', [(dict(scale=float('nan')),'scale must'), (dict(scale='2'),'scale must'), (dict(scale=65),'scale must'), (dict(size=7),'size must'), (dict(size=(10.5,10)),'size must'),
     (dict(size=(0,9)),'size must'), (dict(size=(10**6,9)),'at most 64 times'), (dict(tile=True),'tile must'), (dict(tile='big'),'tile must'), (dict(batch=0),'batch must'), (dict(batch=2.),'batch must'),
-    (dict(threads=0),'threads must'), (dict(threads=-1),'threads must'), (dict(model=None),'model must'), (dict(model=torch.nn.Identity()),'has to say how many times'), (dict(device='nonsense'),"can't be used"), (dict(model=''),'no weights are called')])
+    (dict(threads=0),'threads must'), (dict(threads=-1),'threads must'), (dict(model=None),'model must'), (dict(model=torch.nn.Identity()),'has to say how many times'), (dict(device='nonsense'),"can't be used"), (dict(model=''),'no weights are called'), (dict(model='nonsense', scale=.5),'no weights are called')])
 def test_odd_arguments_are_refused_in_a_sentence(model, kw, says):
     with pytest.raises((ValueError,TypeError), match=says) as e: upscale(noise(10, 10), **(dict(model=model)|kw))
     assert '\n' not in str(e.value)

@@ -49,10 +49,13 @@ def write(p, config, sd=None, **meta):
     return p
 
 @pytest.mark.parametrize('config', [dict(width=5, depth=1), dict(width=4, depth=2), dict(scale=3, width=4, depth=1), dict(width=4, depth=10**9), dict(width=10**9, depth=1),
-    dict(width='4'), dict(scale=7), [], None, dict(width=4, depth=-1), dict(nonsense=1), dict(width=4, depth=1, head='conv')])
+    dict(width='4'), dict(scale=7), [], None, dict(width=4, depth=-1), dict(width=4, depth=1, slope=-1), dict(width=4, depth=1, slope='steep'), dict(nonsense=1), dict(width=4, depth=1, head='conv')])
 def test_wrong_architecture(tmp_path, config):
     with pytest.raises(WeightsError, match='does not fit the architecture|damaged') as e: load_weights(write(tmp_path/'x.safetensors', config))
     assert '\n' not in str(e.value)
+
+def test_file_without_a_newer_option(tmp_path):
+    assert load_weights(write(tmp_path/'x.safetensors', dict(scale=2, width=4, depth=1, head='subpixel'))).slope==0
 
 def test_foreign_or_newer(tmp_path):
     safetensors.torch.save_file({'a':torch.zeros(1)}, tmp_path/'a.safetensors')
