@@ -72,8 +72,8 @@ def _compared(src, out, original):
     from sr_fastai.imageio import read_uint8
     from sr_fastai.quality import measures, scores
     from sr_fastai.resample import resize
-    hr = read_uint8(original, None)
-    small,big = (read_uint8(p, 'L' if hr.ndim==2 else 'RGB') for p in (src,out))
+    hr = read_uint8(original, None, None)
+    small,big = (read_uint8(p, 'L' if hr.ndim==2 else 'RGB', None) for p in (src,out))
     if big.shape!=hr.shape: raise ValueError(f"{original} is {hr.shape[1]}x{hr.shape[0]}, but the result {out} is {big.shape[1]}x{big.shape[0]}: the original must be of that size")
     funcs = measures(('psnr','ssim'), round(hr.shape[0]/small.shape[0]))
     def near(a): return "PSNR {psnr:.2f} dB, SSIM {ssim:.4f}".format(**scores(a, hr, funcs))
@@ -96,7 +96,7 @@ def _many(src, out, args):
     from sr_fastai.folders import plan, upscale_folder
     names = dict(recursive=args.recursive, name=args.name, format=args.format)
     if args.dry_run:
-        for j in plan(src, out, scale=args.scale, **names): print(f"{j.src} -> {j.dst}")
+        for j in plan(src, out, scale=args.scale, size=args.size, **names): print(f"{j.src} -> {j.dst}")
         return 0
     settings = dict(overwrite=args.overwrite, **names, **_settings(args))
     if args.ray:

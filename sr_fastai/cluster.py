@@ -15,6 +15,8 @@ from torch import nn
 import sr_fastai
 from .files import atomic_path
 from .folders import Report, upscale_folder
+from .onnx_model import OnnxModel
+from .weights import is_file_name
 
 # %% ../nbs/06a_cluster.ipynb #4453ccce
 class ClusterError(ValueError):
@@ -52,7 +54,8 @@ def _spread(ray):
     def spread(work, jobs, load, store):
         needs,slots,work = _needs(work, ray.cluster_resources())
         weights = None
-        if isinstance(work.model, (str,os.PathLike)) and Path(work.model).is_file():
+        if isinstance(work.model, OnnxModel): work = replace(work, model=work.model.path) # a session of ONNX Runtime does not travel
+        if not isinstance(work.model, nn.Module) and is_file_name(work.model) and Path(work.model).is_file():
             p = Path(work.model)
             weights,work = (p.suffix,p.read_bytes()),replace(work, model='sent')
         # the network travels once, not with each picture

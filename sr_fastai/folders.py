@@ -9,15 +9,16 @@ __all__ = ['LEDGER', 'Work', 'Done', 'Ledger', 'Job', 'plan', 'Report', 'explain
 import errno, hashlib, io, json, os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-import torch
+import numpy as np, torch
 from torch import nn
 import sr_fastai
-from .engine import _models, upscale_picture
-from .files import PART, atomic_path, reworded
+from .engine import _models, check_size, upscale_picture
+from .files import PART, atomic_path, is_part, reworded
 from .imageio import MAX_PIXELS, ImageError, Picture, check_quality, encode_image, find_pictures, format_of, read_image
-from .weights import registry
+from .onnx_model import OnnxModel
+from .weights import is_file_name, registry
 
 # %% ../nbs/06_folders.ipynb #d2dcc8a8
 def _sha(b): return hashlib.sha256(b).hexdigest()
@@ -55,8 +56,11 @@ class Work:
 
     def key(self):
         "The hash of all that decides what a result looks like, the weights included."
-        if isinstance(self.model, nn.Module): weights = [_sha(b''.join(v.detach().cpu().float().numpy().tobytes() for v in self.model.state_dict().values()))]
-        else: weights = [o['sha256'] for o in registry() if self.model in ('auto',o['name'])] or [_sha(Path(self.model).read_bytes()) if Path(self.model).is_file() else str(self.model)]
+        if isinstance(self.model, OnnxModel): weights = [self.model.sha256]
+        elif isinstance(self.model, nn.Module):
+            weights = [_sha(b''.join(v.detach().cpu().float().numpy().tobytes() for v in self.model.state_dict().values())), repr(getattr(self.model, 'config', type(self.model)))]
+        elif is_file_name(self.model): weights = [_sha(Path(self.model).read_bytes()) if Path(self.model).is_file() else str(self.model)]
+        else: weights = [o['sha256'] for o in registry() if self.model in ('auto',o['name'])] or [self.model]
         kw = {o:getattr(self, o) for o in ('scale','size','ensemble','strength','consistent','quality')}
         return _sha(json.dumps(dict(kw, weights=weights, version=sr_fastai.__version__), sort_keys=True).encode())
 
@@ -73,11 +77,12 @@ class Ledger:
     "What has been made from what in an output folder."
     def __init__(self, folder):
         self.path,self.made = Path(folder)/LEDGER,{}
+        self.results = {} # all that were ever entered: a run that is killed has entered what is not yet in its place
         with suppress(FileNotFoundError,NotADirectoryError):
             for l in self.path.read_text(encoding='utf-8').splitlines():
                 with suppress(ValueError,KeyError,TypeError): # a line that a crash cut short
                     o = json.loads(l)
-                    self.made[o['dst']] = o['src'],o['settings'],o['result']
+                    self._note(o['dst'], o['src'], o['settings'], o['result'])
 
     def key(self, dst): return Path(os.path.relpath(dst, self.path.parent)).as_posix()
 
@@ -88,11 +93,15 @@ class Ledger:
 
     def is_ours(self, dst):
         "Whether `dst` was made by an earlier run."
-        o = self.made.get(self.key(dst))
-        return bool(o) and _sha(dst.read_bytes())==o[2]
+        found = self.results.get(self.key(dst))
+        return bool(found) and _sha(dst.read_bytes()) in found
+
+    def _note(self, key, src_hash, settings, result):
+        self.made[key] = src_hash,settings,result
+        self.results.setdefault(key, set()).add(result)
 
     def enter(self, dst, src_hash, settings, result):
-        self.made[self.key(dst)] = src_hash,settings,result
+        self._note(self.key(dst), src_hash, settings, result)
         line = json.dumps(dict(dst=self.key(dst), src=src_hash, settings=settings, result=result))
         with self.path.open('a', encoding='utf-8') as f:
             f.write(('\n' if f.tell() and not self._ends_well() else '')+line+'\n')
@@ -114,9 +123,10 @@ def plan(
     out:str|os.PathLike, # Where the same tree is made
     *,
     recursive:bool=False, # Folders in it too
-    name:str='{stem}', # Name of a result, without suffix; `{stem}` is the picture's, `{scale}` the scale, `{suffix}` its suffix without the dot
+    name:str='{stem}', # Name of a result, without suffix; `{stem}` is the picture's, `{scale}` the scale, or the size if there is one, `{suffix}` its suffix without the dot
     format:str|None=None, # Suffix of the results, for instance 'png'; None: that of each picture
-    scale:float=2 # As in `upscale`
+    scale:float=2, # As in `upscale`
+    size:tuple|None=None # As in `upscale`
 )->list[Job]:
     "The jobs of a folder; `ValueError` where two would write the same file."
     src,out,jobs,taken = Path(src),Path(out),[],{}
@@ -125,7 +135,7 @@ def plan(
     made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in Ledger(d).made} # by earlier runs
     for p in [p for p in found if p not in made] or found:
         if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
-        try: new = name.format(stem=p.stem, scale=f'{scale:g}', suffix=p.suffix[1:])
+        try: new = name.format(stem=p.stem, scale='{}x{}'.format(*size) if size else f'{scale:g}', suffix=p.suffix[1:])
         except (KeyError,ValueError,IndexError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")
         dst = out/p.parent.relative_to(src)/(new+('.'+format.lstrip('.') if format else p.suffix))
@@ -139,15 +149,16 @@ def plan(
 
 # %% ../nbs/06_folders.ipynb #ccb014a7
 @contextmanager
-def _alone(out):
-    "Refuses a second run into the same folder; sweeps up what a killed one left."
+def _alone(out, folders):
+    "Refuses a second run into the same folder; sweeps up what a killed one left in the folders of its results."
     lock = None
     with suppress(ImportError): # not on Windows
         import fcntl
         lock = (out/f'{LEDGER}.lock').open('w')
         try: fcntl.flock(lock, fcntl.LOCK_EX|fcntl.LOCK_NB)
-        except OSError: raise ValueError(f"another run is writing to {out}; wait for it, or choose another folder") from None
-        for p in out.rglob(f'.*{PART}'): p.unlink(missing_ok=True)
+        except BlockingIOError: raise ValueError(f"another run is writing to {out}; wait for it, or choose another folder") from None
+        except OSError: pass # a file system without locks
+        for p in (p for d in folders for p in d.glob(f'.*{PART}') if is_part(p) and p.is_file()): p.unlink(missing_ok=True)
     try: yield
     finally:
         if lock:
@@ -249,10 +260,13 @@ def upscale_folder(
 )->Report:
     "Enlarge all pictures of a folder. Bad ones are reported and the others done; what is done already is skipped."
     check_quality(quality)
-    if strength!=1: _models(model, 1, strength, torch.device('cpu'), True) # raises where no picture could be done
+    check_size(size)
     out = Path(out)
-    jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale)
+    jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale, size=size)
     work = Work(scale, size, model, ensemble, strength, consistent, quality, max_pixels, kwargs)
+    # what is wrong for every picture is said once; a cluster may have what this machine lacks
+    if spread is overlapped: replace(work, size=None).enlarge(Picture(np.zeros((1,1,3), np.uint8), 'RGB'))
+    elif strength!=1: _models(model, 1, strength, torch.device('cpu'), True)
     settings = work.key()
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise reworded(e, f"{out} can't be made a folder for the results: {e.strerror}") from None
@@ -260,7 +274,7 @@ def upscale_folder(
     if progress is True:
         from tqdm import tqdm
         bar = tqdm(total=len(jobs), unit='picture')
-    with _alone(out):
+    with _alone(out, {j.dst.parent for j in jobs}):
         ledger = Ledger(out)
         def load(job):
             data,hashes[job] = _load(job, ledger, settings, overwrite)

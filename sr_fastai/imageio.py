@@ -9,7 +9,7 @@ __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'Imag
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, os, re, struct, threading, warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
@@ -72,22 +72,48 @@ _LAYOUT = {254, 255, 258, 259, 262, 263, 264, 265, 266, 273, *range(277,282), 28
 _SIZES = {ExifTags.Base.ImageWidth:0, ExifTags.Base.ImageLength:1}, {ExifTags.Base.ExifImageWidth:0, ExifTags.Base.ExifImageHeight:1}
 ORIENTATION = ExifTags.Base.Orientation
 
+_SUBS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
+
+class _Text(str):
+    "EXIF's text, which Pillow takes for Latin-1, whatever it is, and writes as ASCII; its bytes stay as they came."
+    def encode(self, *_): return str.encode(self, 'latin-1', 'replace')
+
+def _texts(d): return {k:_Text(v) if isinstance(v, str) else v for k,v in d.items()}
+
+def _exif_bytes(exif):
+    "EXIF as a JPEG holds it."
+    for d in (exif, *(exif.get_ifd(k) for k in _SUBS if k in exif)): d.update(_texts(d))
+    return exif.tobytes()
+
 def _exif(get):
     "The EXIF that `get` reads, as bytes, or None where there is none or it is damaged."
     try:
-        exif = get()
-        for k in _LAYOUT&set(exif): del exif[k]
-        for k in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        exif,left = get(),{}
+        for k in _LAYOUT&set(exif):
+            with suppress(Exception): left[k] = exif[k]
+            del exif[k]
+        for k in _SUBS:
             if not exif.get_ifd(k): # an empty directory can't be written
                 exif.pop(k, None)
                 exif._ifds.pop(k, None)
-        return exif.tobytes() if len(exif) else None
+        try: return _exif_bytes(exif) if len(exif) else None
+        finally: exif.update(left) # it may be the caller's own
     except Exception: return None
 
 def _finite_dpi(dpi):
     try: dpi = tuple(float(o) for o in dpi)
     except (TypeError, ValueError, ZeroDivisionError): return None
     return dpi if len(dpi)==2 and all(0<o<1e6 for o in dpi) else None
+
+def _webp_quality(f):
+    "100 for a lossless WebP, None for any other: a file is a list of chunks, each with its name and length, and a frame of an animation holds such a list."
+    f.seek(0)
+    if f.read(4)!=b'RIFF': return
+    f.seek(12)
+    while len(head := f.read(8))==8 and head[:4]!=b'VP8 ':
+        if head[:4]==b'VP8L': return 100
+        n = int.from_bytes(head[4:], 'little')
+        f.seek(16 if head[:4]==b'ANMF' else n+n%2, 1)
 
 def _jpeg_quality(im):
     "The quality that libjpeg scales its luminance table by for a table of this sum, or `None` for what is no JPEG."
@@ -100,6 +126,8 @@ def _meta(im):
     "What belongs to a Pillow image, as `Picture` names it."
     info = im.info
     xmp = info.get('xmp')
+    quality,f = _jpeg_quality(im),getattr(im, 'fp', None)
+    if im.format=='WEBP' and f and not f.closed: quality = _webp_quality(f) # an image that was loaded has no file any more
     chunks = []
     if im.format=='PNG':
         if 'gamma' in info: chunks.append((b'gAMA', struct.pack('>I', round(info['gamma']*1e5))))
@@ -107,7 +135,7 @@ def _meta(im):
         if 'srgb' in info: chunks.append((b'sRGB', bytes([info['srgb']])))
         chunks += [(b'tEXt', (k,str(v))) for k,v in getattr(im, 'text', {}).items() if k!='XML:com.adobe.xmp']
     return dict(format='JPEG' if im.format=='MPO' else im.format, exif=_exif(im.getexif), icc=info.get('icc_profile') or None,
-                dpi=_finite_dpi(info.get('dpi')), xmp=xmp.encode() if isinstance(xmp, str) else xmp or None, chunks=chunks, quality=_jpeg_quality(im))
+                dpi=_finite_dpi(info.get('dpi')), xmp=xmp.encode() if isinstance(xmp, str) else xmp or None, chunks=chunks, quality=quality)
 
 def _grey(a):
     "True where all channels are equal everywhere."
@@ -126,7 +154,7 @@ def from_pil(
         if a.size and (a.min()<0 or a.max()>65535): raise ImageError(f"{name} holds integers of {a.min()} to {a.max()}; convert it to 8 or 16 bits first")
         return Picture(a.astype(np.uint16)[...,None], 'L', **meta)
     if mode=='F': return Picture(check_float(np.asarray(im), name)[...,None], 'L', **meta)
-    if mode=='1': im,stored = im.convert('L'),'1'
+    if mode=='1': im,stored = (im.convert('LA'),None) if clear else (im.convert('L'),'1')
     elif mode in ('P','PA'): im,stored = im.convert('RGBA' if clear or mode=='PA' or im.has_transparency_data else 'RGB'),mode[0]
     elif mode in ('RGBa','La'): im = im.convert(mode.upper())
     elif mode in ('RGBX','YCbCr','HSV'): im = im.convert('RGB')
@@ -161,7 +189,8 @@ def _tiff(f, name, max_pixels):
     with tifffile.TiffFile(f) as t:
         page = t.pages[0]
         tags = page.tags
-        if page.dtype is None or page.dtype.itemsize==1 or page.photometric not in _PHOTOMETRIC: return
+        if page.dtype is None or page.dtype.itemsize==1: return
+        if page.photometric not in _PHOTOMETRIC: raise ImageError(f"{name} holds {page.bitspersample} bits of {getattr(page.photometric, 'name', page.photometric)}; convert it to RGB first")
         c,mode = page.samplesperpixel,_PHOTOMETRIC[page.photometric]
         _check_size(name, page.imagewidth, page.imagelength, max_pixels)
         a = page.asarray()
@@ -175,9 +204,14 @@ def _tiff(f, name, max_pixels):
     a = a.reshape(page.imagelength, page.imagewidth, c)
     if a.dtype.kind=='f': a = check_float(a, name)
     elif a.dtype!=np.uint16: raise ImageError(f"{name} holds {a.dtype} values; convert it to 8 or 16 bits first")
+    elif page.bitspersample<16: a = np.rint(a*(65535/(2**page.bitspersample-1))).astype(np.uint16)
     if mode=='grey, 0 white': a = (1 if a.dtype.kind=='f' else 65535)-a
     modes = {('CMYK',4):'CMYK', ('RGB',3):'RGB', ('RGB',4):'RGBA'} | {(m,n):'LA'[:n] for m in ('grey','grey, 0 white') for n in (1,2)}
     if (mode,c) not in modes: raise ImageError(f"{name} has {c} channels of {mode}; convert it to RGB or RGBA first")
+    if c in (2,4) and page.extrasamples[:1]==(1,): # colours that were multiplied by alpha
+        peak,alpha = (1 if a.dtype.kind=='f' else 65535),a[...,-1:].astype(np.float32)
+        colours = np.divide(a[...,:-1]*np.float32(peak), alpha, out=np.zeros(a[...,:-1].shape, np.float32), where=alpha>0).clip(0, peak)
+        a = np.concatenate([colours if peak==1 else (colours+.5).astype(np.uint16), a[...,-1:]], -1)
     def exif():
         e = Image.Exif()
         f.seek(0)
@@ -186,14 +220,6 @@ def _tiff(f, name, max_pixels):
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=['only the first page is taken'] if many else [])
 
 # %% ../nbs/03_imageio.ipynb #76877762
-def _webp_quality(f):
-    "100 for a lossless WebP, None for any other: a file is a list of chunks, each with its name and length, and a frame of an animation holds such a list."
-    f.seek(12)
-    while len(head := f.read(8))==8 and head[:4]!=b'VP8 ':
-        if head[:4]==b'VP8L': return 100
-        n = int.from_bytes(head[4:], 'little')
-        f.seek(16 if head[:4]==b'ANMF' else n+n%2, 1)
-
 def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
@@ -228,7 +254,7 @@ def _upright(pic):
     if pic.xmp: pic.xmp = re.sub(rb'(tiff:Orientation(?:="|>))\d', rb'\g<1>1', pic.xmp)
     if ORIENTATION in exif:
         exif[ORIENTATION] = 1
-        pic.exif = exif.tobytes()
+        pic.exif = _exif_bytes(exif)
     if o not in range(2,9): return pic
     if o>=5: pic.a = pic.a.swapaxes(0,1)
     if o in (3,4,7,8): pic.a = pic.a[::-1]
@@ -245,7 +271,11 @@ def read_image(
     "Read a picture, upright. Raises `ImageError` or `OSError` in one sentence."
     is_path = isinstance(source, (str,os.PathLike))
     name = name or (str(source) if is_path else 'the picture')
-    if not is_path: f = nullcontext(io.BytesIO(source) if isinstance(source, (bytes,bytearray,memoryview)) else source)
+    if not is_path:
+        f = io.BytesIO(source) if isinstance(source, (bytes,bytearray,memoryview)) else source
+        if not f.seekable(): f = io.BytesIO(f.read()) # an answer of a server, say
+        f.seek(0) # as Pillow has it
+        f = nullcontext(f)
     else:
         p = Path(source)
         if not p.exists(): raise FileNotFoundError(f"{p}: no such file")
@@ -267,13 +297,15 @@ def read_image(
 
 # %% ../nbs/03_imageio.ipynb #b289cfcc
 def read_uint8(
-    path:str|os.PathLike, # Any file that Pillow reads
-    mode:str|None='RGB' # 'RGB' or 'L'; None: grey stays grey
+    path:str|os.PathLike, # A file in one of `FORMATS`
+    mode:str|None='RGB', # 'RGB' or 'L'; None: grey stays grey
+    max_pixels:int|None=MAX_PIXELS # As in `read_image`
 )->np.ndarray: # (H, W, 3), or (H, W) for grey
     "The pixels of a picture, upright, without alpha, 16 bits made 8. `ImageError` if it can't be read."
     try:
-        with Image.open(path) as im:
+        with _open(path, path, max_pixels) as im:
             im = ImageOps.exif_transpose(im)
+            if im.mode=='F': im = Image.fromarray(to_depth(check_float(np.asarray(im)), np.uint8))
             if im.mode.startswith('I'): im = Image.fromarray(np.rint(np.asarray(im)/257).astype(np.uint8)) # Pillow would clip it
             return np.asarray(im.convert(mode or ('L' if im.mode in ('1','L','LA') else 'RGB')))
     except FileNotFoundError: raise
@@ -350,12 +382,10 @@ def _sized_exif(pic):
     "The picture's EXIF as bytes; where it states a size: the right one."
     if not pic.exif: return None
     exif = load_exif(pic.exif)
-    sub = exif.get_ifd(ExifTags.IFD.Exif)
-    for d,keys in zip((exif,sub), _SIZES):
+    for d,keys in zip((exif, exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}), _SIZES):
         for k,i in keys.items():
             if k in d: d[k] = pic.size[i]
-    if sub: exif[ExifTags.IFD.Exif] = sub
-    return exif.tobytes()
+    return _exif_bytes(exif)
 
 # %% ../nbs/03_imageio.ipynb #9777bd93
 def _pillow_args(pic, fmt, quality):
@@ -393,14 +423,23 @@ def _png16(pic):
     return a[:33]+extra+a[33:] # signature and IHDR are 33 bytes
 
 # %% ../nbs/03_imageio.ipynb #c1bcd836
+_WRITTEN = {*_SUBS, 256, 257, 282, 283, 296} # by other means: the directories, size and resolution
+
 def _write_tiff(f, pic):
     "A TIFF of any mode and depth. Pillow's writer has neither 16-bit colour nor, when it compresses, EXIF."
     import tifffile
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
     exif = load_exif(_sized_exif(pic))
-    subs = {k:v for k in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if (v := exif.get_ifd(k))} if pic.a.nbytes<2**31 else {} # larger files may be BigTIFF, laid out in another way
-    # tag, type (2 text, 4 offset, 7 bytes), count, value, in the first page only
-    tags = [(k, 2, 0, v, True) for k,v in exif.items() if isinstance(v, str) and k!=ExifTags.Base.Software]
+    subs = {k:_texts(v) for k in _SUBS if (v := exif.get_ifd(k))} if pic.a.nbytes<2**31 else {} # larger files may be BigTIFF, laid out in another way
+    interop = ExifTags.IFD.Interop
+    if interop in (sub := subs.get(ExifTags.IFD.Exif, {})): sub[interop] = _texts(exif.get_ifd(interop))
+    # tag, type (1 and 7 bytes, 2 text, 3 and 4 whole numbers of 16 and 32 bits), count, value, in the first page only
+    tags,software = [],exif.pop(ExifTags.Base.Software, False)
+    for k,v in exif.items():
+        if k in _LAYOUT|_WRITTEN: continue
+        if isinstance(v, str): tags.append((k, 2, 0, _Text(v).encode(), True))
+        elif isinstance(v, bytes): tags.append((k, 1, len(v), v, True))
+        elif isinstance(v, int): tags.append((k, 3 if v<2**16 else 4, 1, v, True))
     tags += [(k, 7, len(v), v, True) for k,v in ((700,pic.xmp), (34675,pic.icc)) if v] + [(k-1, 4, 1, 0, True) for k in subs]
     a,kw = pic.a[...,0] if pic.a.shape[-1]==1 else pic.a,dict(photometric={'L':'minisblack', 'R':'rgb', 'C':'separated'}[pic.mode[0]], predictor=True)
     if pic.stored=='1': a,kw = a>127,dict(photometric='minisblack')
@@ -412,7 +451,7 @@ def _write_tiff(f, pic):
     if a.ndim==3: kw |= dict(planarconfig='contig')
     if 'A' in pic.mode: kw |= dict(extrasamples=['unassalpha'])
     if pic.dpi: kw |= dict(resolution=pic.dpi, resolutionunit='INCH')
-    tifffile.imwrite(f, a, compression='zlib', metadata=None, software=exif.get(ExifTags.Base.Software, False), extratags=tags, byteorder='<', **kw)
+    tifffile.imwrite(f, a, compression='zlib', metadata=None, software=_Text(software).encode() if software else False, extratags=tags, byteorder='<', **kw)
     # tifffile writes no sub-directories: they go to the end, and their number and offset into the tags that keep their places
     f.seek(0)
     with tifffile.TiffFile(f) as t: places = {k:t.pages[0].tags[k-1] for k in subs}
@@ -428,14 +467,15 @@ def _write_tiff(f, pic):
 # %% ../nbs/03_imageio.ipynb #1717060c
 def _fit(pic, fmt):
     "`pic` as far as a file of this format can hold it."
-    deep = dict(PNG='u2', TIFF='f4').get(fmt, 'u1')
+    deep = 'u2' if fmt=='PNG' or fmt in ('JPEG2000','PPM') and pic.mode=='L' else 'u1'
     if fmt=='TIFF' or pic.a.dtype==np.uint8: pass
     else: pic = replace(pic, a=to_depth(pic.a, deep))
     if pic.mode=='CMYK' and fmt not in ('JPEG','TIFF'):
         im = to_pil(replace(pic, exif=None))
         if pic.icc:
             from PIL import ImageCms
-            im = ImageCms.profileToProfile(im, io.BytesIO(pic.icc), ImageCms.createProfile('sRGB'), outputMode='RGB')
+            try: im = ImageCms.profileToProfile(im, io.BytesIO(pic.icc), ImageCms.createProfile('sRGB'), outputMode='RGB')
+            except ImageCms.PyCMSError: warnings.warn('its ICC profile is none of CMYK, so the colours are made RGB without it')
         pic = replace(pic, a=np.asarray(im.convert('RGB')), mode='RGB', icc=None)
     if 'A' in pic.mode and fmt in ('JPEG','BMP','PPM'):
         alpha = to_depth(pic.a[...,-1:], np.float32)

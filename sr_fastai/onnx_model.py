@@ -6,10 +6,11 @@
 __all__ = ['export_onnx', 'OnnxModel', 'load_onnx']
 
 # %% ../nbs/02a_onnx_model.ipynb #b355d15b
-import importlib, json, os
+import hashlib, importlib, json, os
 from pathlib import Path
 import torch
 from torch import nn, Tensor
+from fastcore.basics import store_attr
 from .files import atomic_path
 from .models import Generator
 from .weights import FORMAT, VERSION, WeightsError, load_weights, read_card
@@ -35,6 +36,7 @@ def export_onnx(
     if not isinstance(model, nn.Module):
         if card is None: card = {k:v for k,v in read_card(model, scale).items() if k!='config'}
         model = load_weights(model, scale, strength)
+    elif strength!=1 or scale not in (None,model.scale): raise ValueError("scale and strength are for weights by name or from a file; a network has its own")
     g = Generator(**model.config).eval().requires_grad_(False)
     g.load_state_dict(model.state_dict())
     meta = dict(format=FORMAT, version=VERSION, scale=str(g.scale), pad=str(g.pad), config=json.dumps(g.config), card=json.dumps(card or {}))
@@ -51,9 +53,9 @@ def export_onnx(
 # %% ../nbs/02a_onnx_model.ipynb #469d1a27
 class OnnxModel(nn.Module):
     "A generator that ONNX Runtime runs: (N, 3, H, W) in 0..1 to (N, 3, H\\*scale, W\\*scale); `load_onnx` makes it."
-    def __init__(self, session, path, scale, pad, config, card):
+    def __init__(self, session, path, sha256, scale, pad, config, card):
         super().__init__()
-        self.session,self.path,self.scale,self.pad,self.config,self.card = session,path,scale,pad,config,card
+        store_attr()
 
     def forward(self, x:Tensor)->Tensor:
         try: y, = self.session.run(['y'], {'x':x.detach().float().cpu().contiguous().numpy()})
@@ -106,4 +108,4 @@ def load_onnx(
     except Exception as e: raise _oom_or(e, f"{path} is damaged, ONNX Runtime refuses it") from None
     if ends!=([('x','tensor(float)',4)],[('y','tensor(float)',4)]): raise WeightsError(
         f"{path} is damaged: input and output are not `x` and `y`, 4-dimensional and in float32; export it again")
-    return OnnxModel(session, path, scale, pad, config, card).eval()
+    return OnnxModel(session, path, hashlib.sha256(data).hexdigest(), scale, pad, config, card).eval()

@@ -314,7 +314,7 @@ def _native(kind):
     mode = _mode()
     if mode=='torch' or kind=='meta': return False
     name,reason = _search(kind, _may_build.get())
-    if name=='torch' and mode=='native': raise RuntimeError(f'SR_FASTAI_OPS=native, but pixel_shuffle_sigmoid has no native kernels on {kind}: {reason}')
+    if name=='torch' and mode=='native': raise ValueError(f'SR_FASTAI_OPS=native, but pixel_shuffle_sigmoid has no native kernels on {kind}: {reason}')
     return name=='native'
 
 _native._dynamo_marked_constant = True # all that `torch.compiler.assume_constant_result` does, but that imports the compiler: 1.5 s for everybody

@@ -240,7 +240,7 @@ def _quality(args):
     if args.crop<8: raise ValueError(f"crop must be 8 pixels or more, not {args.crop}")
     for p in (args.json,args.pictures): # before the work, not after it
         if p is not None and str(p)!='-' and not p.parent.is_dir(): raise FileNotFoundError(f"{p.parent} is no folder, so {p.name} can't be written there; make it first")
-    if args.pictures and args.pictures.suffix.lower() not in Image.registered_extensions(): raise ValueError(f"{args.pictures}: no format is called {args.pictures.suffix!r}; name a .png, .jpg or .webp file")
+    if args.pictures and Image.registered_extensions().get(args.pictures.suffix.lower()) not in Image.SAVE: raise ValueError(f"{args.pictures}: no format is called {args.pictures.suffix!r}; name a .png, .jpg or .webp file")
     names = args.measures or (['psnr','ssim','lpips'] if args.features or _features_at_hand(None) else ['psnr','ssim'])
     shown = []
     def seen(f, small, results, hr, got):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'START', 'WEIGHTS', 'CARD_KEYS', 'WeightsError', 'save_weights', 'registry', 'card_md',
-           'register_weights', 'load_weights', 'read_card', 'models_table']
+           'register_weights', 'is_file_name', 'load_weights', 'read_card', 'models_table']
 
 # %% ../nbs/02_weights.ipynb #f38954dd
 import hashlib, json, os, struct
@@ -130,7 +130,7 @@ def register_weights(
     folder,(data,meta,card,config) = Path(folder),_read(path)
     card = {**card, **more}
     if missing := [k for k in CARD_KEYS if k not in card]: raise WeightsError(f"{path}: its card lacks {', '.join(missing)}; give them here or to `save_weights`")
-    if Path(name).suffix or os.sep in name: raise WeightsError(f"{name!r} would be taken for a file; give the weights a name without dots and slashes")
+    if is_file_name(name): raise WeightsError(f"{name!r} would be taken for a file; give the weights a name without dots and slashes")
     model,half = _load(path),{k:v.half() for k,v in safetensors.torch.load(data).items()}
     if not _finite(half): raise WeightsError(f"{path} holds numbers beyond float16's {torch.finfo(torch.half).max:g}; train with weight decay")
     data = safetensors.torch.save(half, {**meta, 'card':json.dumps(card)})
@@ -145,9 +145,15 @@ def register_weights(
     return entry
 
 # %% ../nbs/02_weights.ipynb #8eaafaee
+def is_file_name(
+    weights:str|os.PathLike # What `load_weights` takes
+)->bool: # Whether it is a file and no name in the registry
+    "Names of shipped weights are without dots and slashes."
+    return not isinstance(weights, str) or bool(Path(weights).suffix) or os.sep in weights
+
 def _find(weights, scale, folder):
     "The file of weights, by name or path, and the hash that it must have, if one is known."
-    if not isinstance(weights, str) or Path(weights).suffix or os.sep in weights: return Path(weights),None
+    if is_file_name(weights): return Path(weights),None
     known = registry(folder)
     named = [o for o in known if o['name']==weights]
     if not named: raise WeightsError(f"no weights are called {weights!r}; there are {', '.join(sorted({o['name'] for o in known})) or 'none'}, or name a .safetensors file")

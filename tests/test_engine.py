@@ -310,6 +310,15 @@ def test_consistent_of_flat_and_deep_pictures(model):
     for a in (np.full((20,20,3), 255, np.uint8), np.full((20,20,3), 12345, np.uint16), np.full((20,20,3), .7, np.float32)):
         assert (upscale(a, model=model, consistent=True)==a[0,0,0]).all()
 
+@pytest.mark.parametrize('precision', ['bf16','fp16'])
+@pytest.mark.parametrize('dtype,peak', [(np.uint16,65535),(np.float32,1)])
+def test_consistent_is_as_fine_in_a_half_type(model, dtype, peak, precision):
+    "65535 is beyond float16, and the steps of bfloat16 there are 256 levels."
+    a = np.full((24,24,3), .3*peak, dtype)
+    a[:,12:] = peak
+    def off(p): return np.abs(engine.resize(upscale(a, model=model, consistent=True, precision=p), (24,24)).astype(float)-a).mean()
+    assert off(precision)<1.1*off('fp32')
+
 def test_consistent_is_not_true_to_hidden_colours(model):
     a = np.full((20,20,4), 200, np.uint8)
     a[:,:10] = 0,255,0,0
@@ -351,9 +360,11 @@ def test_a_few_pixels_more_take_no_second_pass(model):
 
 # --- odd arguments
 
+class Same(torch.nn.Identity): scale,pad = 1,0
+
 @pytest.mark.parametrize('kw,says', [(dict(scale=float('nan')),'scale must'), (dict(scale='2'),'scale must'), (dict(scale=65),'scale must'), (dict(size=7),'size must'), (dict(size=(10.5,10)),'size must'),
     (dict(size=(0,9)),'size must'), (dict(size=(10**6,9)),'at most 64 times'), (dict(tile=True),'tile must'), (dict(tile='big'),'tile must'), (dict(batch=0),'batch must'), (dict(batch=2.),'batch must'),
-    (dict(threads=0),'threads must'), (dict(threads=-1),'threads must'), (dict(model=None),'model must'), (dict(model=torch.nn.Identity()),'has to say how many times'), (dict(device='nonsense'),"can't be used"), (dict(model=''),'no weights are called'), (dict(model='nonsense', scale=.5),'no weights are called')])
+    (dict(threads=0),'threads must'), (dict(threads=-1),'threads must'), (dict(model=None),'model must'), (dict(model=torch.nn.Identity()),'has to say how many times'), (dict(model=Same()),'has to enlarge'), (dict(device='nonsense'),"can't be used"), (dict(model=''),'no weights are called'), (dict(model='nonsense', scale=.5),'no weights are called')])
 def test_odd_arguments_are_refused_in_a_sentence(model, kw, says):
     with pytest.raises((ValueError,TypeError), match=says) as e: upscale(noise(10, 10), **(dict(model=model)|kw))
     assert '\n' not in str(e.value)

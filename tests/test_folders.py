@@ -55,10 +55,58 @@ folders.upscale_folder(*sys.argv[1:3], model=sys.argv[3])
     assert pictures(out)==pictures(tmp_path/'fresh')
 
 @pytest.mark.parametrize('kw,says', [(dict(quality=0), 'quality must be from 1 to 100'), (dict(strength=2), 'strength must be from 0 to 1'), (dict(strength=.5), 'm.safetensors has no start'),
-    (dict(strength=.5, model=Generator(width=4, depth=1)), 'a network has one strength')])
+    (dict(strength=.5, model=Generator(width=4, depth=1)), 'a network has one strength'), (dict(model='typo'), 'no weights are called'), (dict(tile=0), 'tile must'), (dict(threads=0), 'threads must'), (dict(device='nonsense'), "can't be used"),
+    (dict(scale=0), 'scale must'), (dict(size=7), 'size must')])
 def test_what_no_picture_could_have_is_refused_once(src, model, tmp_path, kw, says):
     with pytest.raises(ValueError, match=says): upscale_folder(src, tmp_path/'out', **dict(dict(model=model), **kw))
     assert not (tmp_path/'out').exists()
+
+def test_an_option_that_there_is_not(src, model, tmp_path):
+    with pytest.raises(TypeError, match='tiles'): upscale_folder(src, tmp_path/'out', model=model, tiles=3)
+
+def test_names_say_the_size(src, model, tmp_path):
+    r = upscale_folder(src, tmp_path/'out', model=model, size=(50,40), name='{stem}_{scale}')
+    assert r.done[0].name=='0_50x40.png' and read_image(r.done[0]).size==(50,40)
+
+def test_names_as_long_as_they_may_be(src, model, tmp_path):
+    (src/'0.png').rename(src/('写'*80+'.png')) # 244 bytes
+    assert not upscale_folder(src, tmp_path/'out', model=model).failed
+
+def test_networks_are_told_apart():
+    a = Generator(width=4, depth=1)
+    b = Generator(width=4, depth=1, slope=.1)
+    b.load_state_dict(a.state_dict())
+    assert len({Work(model=o).key() for o in (a,b,Generator(width=4, depth=1))})==3
+
+def test_files_of_other_programs_are_not_swept_up(src, model, tmp_path):
+    out = tmp_path/'out'
+    (out/'sub').mkdir(parents=True)
+    (out/'.folder.abcdefgh.part').mkdir()
+    theirs = [out/'.film.mkv.part', out/'sub'/'.0.png.abcdefgh.part']
+    for p in (*theirs, out/'.0.png.abcdefgh.part'): p.write_text('x')
+    upscale_folder(src, out, model=model)
+    assert all(p.exists() for p in theirs) and not (out/'.0.png.abcdefgh.part').exists()
+
+def test_a_file_system_without_locks(src, model, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip('fcntl')
+    def flock(*_): raise OSError(errno.ENOLCK, 'No locks available')
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    assert len(upscale_folder(src, tmp_path/'out', model=model).done)==5
+
+def test_killed_while_replacing_an_older_result(src, model, tmp_path, monkeypatch):
+    "Between ledger and rename: the older result is still ours."
+    out = tmp_path/'out'
+    upscale_folder(src, out, model=model)
+    class Killed(BaseException): pass
+    def enter(self, *args):
+        real(self, *args)
+        raise Killed
+    real = Ledger.enter
+    with monkeypatch.context() as m:
+        m.setattr(Ledger, 'enter', enter)
+        with pytest.raises(Killed): upscale_folder(src, out, model=model, scale=3)
+    r = upscale_folder(src, out, model=model, scale=3)
+    assert not r.failed and len(r.done)==5
 
 def test_disk_full(src, model, tmp_path, monkeypatch):
     "The run ends, says so, leaves nothing half-written, and goes on when there is room."

@@ -77,6 +77,31 @@ def test_metadata_of_16_bits(tmp_path, model, fmt):
     assert read_image(tmp_path/f'b.{fmt}').a.dtype==np.uint16
     if fmt=='tif': assert tifffile.imread(tmp_path/'b.tif').shape==(20,40,3)
 
+@pytest.mark.parametrize('fmt', FORMATS)
+def test_exif_of_other_programs(tmp_path, fmt):
+    "Text beyond ASCII, what Windows keeps in bytes, and the directory that tells the colour space of a camera."
+    class Utf8(str):
+        def encode(self, *_): return str.encode(self)
+    name,title,e = 'Zoë','Über'.encode('utf-16le'),Image.Exif()
+    e[E.Artist],e[E.Software],e[E.Rating],e[E.XPTitle] = Utf8(name),Utf8(name),5,title
+    e[ExifTags.IFD.Exif] = {E.LensModel:Utf8(name), ExifTags.IFD.Interop:{1:'R98'}}
+    Image.new('RGB', (9,9)).save(tmp_path/'a.jpg', exif=e)
+    write_image(read_image(tmp_path/'a.jpg'), tmp_path/f'b.{fmt}')
+    write_image(read_image(tmp_path/f'b.{fmt}'), tmp_path/f'c.{fmt}')
+    with Image.open(tmp_path/f'c.{fmt}') as q:
+        got = q.getexif()
+        sub = got.get_ifd(ExifTags.IFD.Exif)
+        assert [o.encode('latin-1').decode() for o in (got[E.Artist], got[E.Software], sub[E.LensModel])]==[name]*3
+        assert (got[E.Rating], got[E.XPTitle])==(5,title)
+        assert got.get_ifd(ExifTags.IFD.Interop)=={1:'R98'}
+
+def test_exif_without_directories_gets_none(tmp_path):
+    e = Image.Exif()
+    e[E.Artist] = 'Ann'
+    Image.new('RGB', (9,9)).save(tmp_path/'a.jpg', exif=e)
+    write_image(read_image(tmp_path/'a.jpg'), tmp_path/'b.jpg')
+    with Image.open(tmp_path/'b.jpg') as q: assert dict(q.getexif())=={E.Artist:'Ann'}
+
 @pytest.mark.parametrize('o', range(1,9))
 def test_orientation_as_pillow_turns(tmp_path, o):
     from PIL import ImageOps
@@ -121,6 +146,43 @@ def test_layouts_of_tiff(tmp_path, kw):
     a = noise(40, 50, 3, np.uint16)
     tifffile.imwrite(tmp_path/'a.tif', np.moveaxis(a, -1, 0) if 'planarconfig' in kw else a, photometric='rgb', **kw)
     assert (read_image(tmp_path/'a.tif').a==a).all()
+
+@pytest.mark.parametrize('dtype,peak', [(np.uint16,65535),(np.float32,1)])
+def test_colours_multiplied_by_alpha(tmp_path, dtype, peak):
+    a = np.array([[[1,.5,0,1], [.25,.25,0,.5], [0,0,0,0]]])*peak
+    tifffile.imwrite(tmp_path/'a.tif', a.astype(dtype), photometric='rgb', extrasamples=['assocalpha'])
+    want = np.array([[[1,.5,0,1], [.5,.5,0,.5], [0,0,0,0]]])*peak
+    np.testing.assert_allclose(read_image(tmp_path/'a.tif').a, want, atol=1.01 if peak>1 else 1e-6)
+
+@pytest.mark.parametrize('bits', [10,12,14])
+def test_bits_between_8_and_16(tmp_path, bits):
+    a = np.array([[0,1,2**(bits-1),2**bits-1]], np.uint16)
+    tifffile.imwrite(tmp_path/'a.tif', a, bitspersample=bits, photometric='minisblack')
+    np.testing.assert_array_equal(read_image(tmp_path/'a.tif').a[...,0], np.rint(a/(2**bits-1)*65535))
+
+@pytest.mark.parametrize('fmt', ['JPEG2000','PPM'])
+def test_grey_of_16_bits_where_there_is_no_colour_of_16(fmt):
+    a,f = noise(9, 9, 1, np.uint16),io.BytesIO()
+    encode_image(Picture(a[...,None], 'L'), fmt, f)
+    np.testing.assert_array_equal(read_image(f).a[...,0], a)
+
+def test_black_and_white_with_a_clear_colour(tmp_path):
+    im = Image.fromarray(np.array([[0,255]], np.uint8)).convert('1')
+    im.save(tmp_path/'a.png', transparency=1)
+    want = np.asarray(Image.open(tmp_path/'a.png').convert('RGBA'))[...,2:]
+    assert set(want[...,1].ravel())=={0,255}
+    p = read_image(tmp_path/'a.png')
+    assert (p.mode, p.stored)==('LA',None)
+    np.testing.assert_array_equal(p.a, want)
+
+def test_ink_with_a_profile_of_light(tmp_path):
+    Image.new('CMYK', (8,8), (255,0,0,0)).save(tmp_path/'a.jpg', icc_profile=ICC)
+    with pytest.warns(UserWarning, match='ICC profile'): write_image(read_image(tmp_path/'a.jpg'), tmp_path/'a.png')
+    assert read_image(tmp_path/'a.png').mode=='RGB'
+
+def test_lab_of_16_bits_is_refused_by_name(tmp_path):
+    tifffile.imwrite(tmp_path/'a.tif', noise(8, 8, 3, np.uint16), photometric='cielab')
+    with pytest.raises(ImageError, match='16 bits of CIELAB; convert it to RGB'): read_image(tmp_path/'a.tif')
 
 def test_min_is_white(tmp_path):
     a = noise(9, 12, 1, np.uint16)
@@ -204,6 +266,11 @@ def test_lossless_webp_is_clean(tmp_path, kw):
         Image.fromarray(noise(12, 10, 4)).save(tmp_path/'a.webp', lossless=lossless, **kw)
         assert read_image(tmp_path/'a.webp').quality==(100 if lossless else None)
 
+def test_lossless_webp_is_clean_as_an_object(tmp_path):
+    for lossless in (True,False):
+        Image.fromarray(noise(9, 9, 3)).save(tmp_path/'a.webp', lossless=lossless)
+        with Image.open(tmp_path/'a.webp') as im: assert from_pil(im).quality==(100 if lossless else None)
+
 def test_damaged_exif_costs_nothing_else(tmp_path, model):
     im = Image.fromarray(noise(8, 8, 3))
     for junk in (b'Exif\0\0', b'Exif\0\0II*\0\xff\xff\xff\xff', b'Exif\0\0MM\0*\0\0\0\x08\xff\xff'+bytes(range(200))):
@@ -217,6 +284,22 @@ def test_sources(tmp_path):
     data = p.read_bytes()
     with p.open('rb') as f:
         for s in (p, str(p), data, memoryview(data), io.BytesIO(data), f): assert (read_image(s).a==a).all()
+
+def test_streams(model):
+    a,f = noise(8, 8, 3),io.BytesIO()
+    Image.fromarray(a).save(f, 'PNG') # and it stands at its end
+    np.testing.assert_array_equal(np.asarray(upscale(f, model=model)), upscale(a, model=model))
+    class Answer(io.BytesIO):
+        def seekable(self): return False
+        def seek(self, *_): raise io.UnsupportedOperation('seek')
+    np.testing.assert_array_equal(read_image(Answer(f.getvalue())).a, a)
+
+def test_a_pil_image_stays_as_it_is(tmp_path):
+    Image.new('RGB', (9,9)).save(tmp_path/'a.tif', compression='tiff_deflate')
+    with Image.open(tmp_path/'a.tif') as im:
+        was = dict(im.getexif())
+        from_pil(im)
+        assert dict(im.getexif())==was and E.Compression in was
 
 def test_content_tells_not_the_name(tmp_path):
     a = noise(8, 9, 3)

@@ -84,6 +84,15 @@ def test_files_are_valid_and_name_no_machine(good):
     dims = [d.dim_param for d in m.graph.input[0].type.tensor_type.shape.dim]
     assert dims[0] and dims[2] and dims[3]
 
+def test_a_network_has_its_own_scale_and_strength(net, tmp_path):
+    for kw in (dict(scale=4), dict(strength=.3)):
+        with pytest.raises(ValueError, match='a network has its own'): export_onnx(net, tmp_path/'a.onnx', **kw)
+
+def test_folders_tell_files_apart(net, good, tmp_path):
+    from sr_fastai.folders import Work
+    other = export_onnx(type(net)(**net.config), tmp_path/'other.onnx')
+    assert Work(model=load_onnx(good)).key()!=Work(model=load_onnx(other)).key()
+
 def test_a_failed_export_leaves_nothing(net, tmp_path):
     with pytest.raises(TypeError): export_onnx(net, tmp_path/'a.onnx', card={'x':object()})
     with pytest.raises(WeightsError, match='end in .onnx'): export_onnx(net, tmp_path/'a.safetensors')

@@ -132,6 +132,7 @@ def test_jpeg_makes_it_worse(tmp_path, capsys):
     (['HR','-s','16'], 'too small'),
     (['HR','--json','no/figures.json'], "no is no folder"),
     (['HR','--pictures','side.xyz'], "no format is called '.xyz'"),
+    (['HR','--pictures','side.psd'], "no format is called '.psd'"), # Pillow reads it, and does not write it
     (['broken'], 'cannot be read as an image')])
 def test_bad_input_is_one_sentence(args, says, tmp_path, monkeypatch, capsys):
     folder_of(tmp_path, a=picture((24,24,3)))
