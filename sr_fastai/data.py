@@ -35,6 +35,13 @@ class PixelsToUnit(IntToFloatTensor):
 # %% ../nbs/08_data.ipynb #9c3d67c9
 def _code(c): return c.co_code,c.co_names,[_code(o) if hasattr(o, 'co_code') else o for o in c.co_consts]
 
+def _own_code(how):
+    "A hash of what the steps of a `Degrade` do that are not of this package."
+    def own(cls): return not cls.__module__.startswith('sr_fastai.') and cls is not object
+    steps = [getattr(o, 'step', o) for o in how.ops]
+    does = [_code(f.__code__) for o in steps for cls in type(o).__mro__ if own(cls) for f in vars(cls).values() if hasattr(f, '__code__')]
+    return f' {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}' if does else ''
+
 class ReadImage(Transform):
     "A file to a (3, H, W) uint8 tensor of type `cls`, `change`d on the way."
     def __init__(self,
@@ -49,11 +56,11 @@ class ReadImage(Transform):
         "What the cache calls this reading: two that read alike share it."
         c = self.change
         if c is None: return 'read'
-        if isinstance(c, Degrade): return repr(c)
+        if isinstance(c, Degrade): return repr(c) + _own_code(c)
         f,args = getattr(c, 'func', c),(getattr(c, 'args', ()),getattr(c, 'keywords', {}))
         # a function of ours goes by its name; any other by what it does, since all lambdas have one name
         if (getattr(f, '__module__', None) or '').startswith('sr_fastai.'): return f'{f.__qualname__}{args}'
-        if not hasattr(f, '__code__'): raise TypeError(f'{c!r}: LR is made by a `Degrade` or a Python function, so that the cache can tell it from others')
+        if not hasattr(f, '__code__') or hasattr(f, '__self__'): raise TypeError(f'{c!r}: LR is made by a `Degrade` or a Python function that is no method, so that the cache can tell it from others')
         does = (_code(f.__code__),f.__defaults__,[o.cell_contents for o in f.__closure__ or ()])
         return f'{f.__qualname__}{args} {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}'
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import store_attr
 from fastcore.xtras import is_listy
+from .files import atomic_path
 from .resample import bicubic_down
 
 # %% ../nbs/07_degrade.ipynb #a81a866f
@@ -303,16 +304,17 @@ def degrade_folder(
     seed:int=0 # Of the whole set
 )->Path: # The file of the records: a line of JSON for each LR
     "The LR of a folder, and `records.jsonl` to make them again."
-    lr_dir = Path(lr_dir)
+    lr_dir,files,lines = Path(lr_dir),sorted(Path(hr_dir).glob('*.png')),[]
+    if not files: raise FileNotFoundError(f'{hr_dir} has no .png files')
+    if variants>1 and end.format(1)==end.format(2): raise ValueError(f"end={end!r} gives {variants} variants one name; put {{}} where their number goes")
     lr_dir.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for f in sorted(Path(hr_dir).glob('*.png')):
+    for f in files:
         hr = np.array(Image.open(f).convert('RGB'))
         for i in range(1, variants+1):
             name = f'{f.stem}{end.format(i)}.png'
             record = how.draw(seed_of(name, seed))
-            Image.fromarray(redo(hr, record)).save(lr_dir/name, optimize=True)
+            with atomic_path(lr_dir/name) as tmp: Image.fromarray(redo(hr, record)).save(tmp, 'PNG', optimize=True)
             lines.append(json.dumps(dict(hr=f.name, lr=name, record=record)))
     records = lr_dir/'records.jsonl'
-    records.write_text('\n'.join(lines)+'\n')
+    with atomic_path(records) as tmp: tmp.write_text('\n'.join(lines)+'\n')
     return records

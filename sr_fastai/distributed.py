@@ -99,7 +99,7 @@ class GANDistributedTrainer(DistributedTrainer):
         if not ts: return
         flat = torch.cat([t.flatten() for t in ts])
         try: dist.all_reduce(flat)
-        except RuntimeError as e: raise RuntimeError(f"process {rank_distrib()} waited in vain for the others' gradients: one of them has ended, or takes longer than `timeout`; look into their output") from e
+        except RuntimeError as e: raise ConnectionError(f"process {rank_distrib()} waited in vain for the others' gradients: one of them has ended, or takes longer than `timeout`; look into their output") from e
         flat /= dist.get_world_size()
         for t,mean in zip(ts, flat.split([t.numel() for t in ts])): t.copy_(mean.view_as(t))
 

@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'SweepError', 'Parameter', 'Sweep', 'survives', 'ReportMetric', 'agent_function', 'sr_sweep']
 
 # %% ../nbs/14_sweep.ipynb #a784aa45
-import argparse, ast, difflib, html, io, itertools, json, math, os, shlex, sys, time, traceback
+import argparse, ast, difflib, html, io, itertools, json, math, os, shlex, signal, sys, time, traceback
 import multiprocessing as mp
 from collections.abc import Callable
 from contextlib import redirect_stdout, redirect_stderr
@@ -320,8 +320,8 @@ class ReportMetric(Callback):
         metric:str, # A column of the recorder, or `best_` and one
         tell:Callable # `tell(epochs, value)`: true to stop
     ): self.metric,self.tell,self.n,self.best,self.stopped = metric,tell,0,None,False
-    def state_dict(self): return dict(n=self.n, best=self.best)
-    def load_state_dict(self, sd): self.n,self.best = sd['n'],sd['best']
+    def state_dict(self): return dict(n=self.n, best=self.best, stopped=self.stopped)
+    def load_state_dict(self, sd): self.n,self.best,self.stopped = sd['n'],sd['best'],sd.get('stopped', False)
 
     def before_fit(self):
         if self.stopped: raise CancelFitException() # pretraining was stopped: this is what would follow it
@@ -367,13 +367,20 @@ def _attempt(job, tell):
         return 'failed',f'{type(e).__name__}: {" ".join(str(e).split())}'
 
 # %% ../nbs/14_sweep.ipynb #93b7f631
+def _gpu(i, gpus):
+    "What the worker `i` is to see of the GPUs that this process sees."
+    if not gpus: return None
+    seen = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return (seen.split(',') if seen else [*map(str, range(gpus))])[i%gpus].strip()
+
 def _worker(conn, threads, gpu):
     "A process that trains what it is sent, until its parent is gone."
+    signal.signal(signal.SIGINT, signal.SIG_IGN) # the parent's affair
     def die_with_parent():
         mp.parent_process().join()
         os._exit(1)
     threading.Thread(target=die_with_parent, daemon=True).start()
-    if gpu is not None: os.environ['CUDA_VISIBLE_DEVICES'] = str(gpu)
+    if gpu is not None: os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     torch.set_num_threads(threads)
     def tell(*args):
         conn.send(('epoch',args))
@@ -504,7 +511,7 @@ def _at_once(self:Sweep, jobs, gpus, following, job, tell, end, n):
     ctx,busy,idle,begun = mp.get_context('spawn'),{},[],0
     def worker(i):
         ours,theirs = ctx.Pipe()
-        p = ctx.Process(target=_worker, args=(theirs,max(1, os.cpu_count()//jobs),i%gpus if gpus else None), daemon=True)
+        p = ctx.Process(target=_worker, args=(theirs,max(1, os.cpu_count()//jobs),_gpu(i, gpus)), daemon=True)
         p.start()
         theirs.close()
         return ours,p,i

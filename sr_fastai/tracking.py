@@ -56,11 +56,15 @@ class _Worker:
 def _say(msg): print(f'W&B: {msg}', file=sys.stderr, flush=True)
 
 # %% ../nbs/12_tracking.ipynb #cf5f3055
+def _own(dl):
+    "The loader behind that of a distributed training."
+    return vars(dl).get('dl', dl)
+
 def data_fingerprint(
     dls:DataLoaders # Of pairs
 )->dict: # `sha256` of all pixels' hashes; number of pairs in training and in validation
     "What the data of a run can be recognised by."
-    prints = [getattr(dl, 'fingerprint', None) for dl in dls.loaders]
+    prints = [getattr(_own(dl), 'fingerprint', None) for dl in dls.loaders]
     return dict(sha256=hashlib.sha256(' '.join(prints).encode()).hexdigest() if all(prints) else None, train=len(dls.train_ds), valid=len(dls.valid_ds))
 
 def commit()->str|None: # With '+' at the end if files were changed since
@@ -87,17 +91,18 @@ def learner_facts(
     learn:Learner # After `fit` was called
 )->dict: # Of plain values, nested
     "Nets, losses, optimizer, data, degradation, schedule, versions and commit: what a run needs to be made again."
-    model,dl = learn.model,learn.dls.train
+    model,dl = learn.model,_own(learn.dls.train)
     nets = dict(generator=_net(getattr(model, 'generator', model)))
     if hasattr(model, 'critic'): nets['critic'] = _net(model.critic)
     gen_loss = getattr(learn.loss_func, 'gen_loss_func', learn.loss_func)
     loss = dict(_numbers(gen_loss), kind=type(gen_loss).__name__)
-    for k in ('adv','pixel'):
+    if gen_loss is not learn.loss_func: loss = {**_numbers(learn.loss_func), **loss}
+    for k in ('adv','pixel','percep'):
         if hasattr(o := getattr(gen_loss, k, None), '__dict__'): loss[k] = getattr(o, 'kind', None) or getattr(o, 'pixel', None) or repr(o)
     reads = [t for tl in getattr(dl.dataset, 'tls', []) for t in tl.tfms.fs if isinstance(t, ReadImage)]
     data = dict(bs=dl.bs, batches=len(dl), path=Path(learn.dls.path).name, fingerprint=data_fingerprint(learn.dls), scale=getattr(dl, 'scale', None), crops=getattr(dl, 'crops', None),
                 item_tfms=[dict(_numbers(t), kind=type(t).__name__) for t in getattr(dl, 'item_tfms', [])], reading=[t.how for t in reads])
-    return dict(nets, loss=loss, data=data, seed=_plain(getattr(dl, 'seed', None)), schedule=dict(epochs=learn.n_epoch, lr=_plain(learn.lr), callbacks=[o.name for o in learn.cbs]),
+    return dict(nets, loss=loss, data=data, seed=_plain(getattr(dl, 'seed', None)), schedule=dict(epochs=learn.n_epoch, lr=_plain(learn.lr), callbacks={o.name:_numbers(o) for o in learn.cbs}),
                 optimizer=_plain(getattr(learn.opt_func, 'func', learn.opt_func)), precision=str(getattr(getattr(learn, 'mixed_precision', None), 'dtype', torch.float32)).split('.')[-1],
                 device=str(learn.dls.device), commit=commit(),
                 versions=dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__, sr_fastai=sr_fastai.__version__))
@@ -133,6 +138,8 @@ def _has_key(settings):
     return False
 
 # %% ../nbs/12_tracking.ipynb #9fc953c1
+def _values(row): return {k:v.as_subclass(Tensor).float().mean().item() if isinstance(v, Tensor) else v for k,v in row.items()}
+
 class Track(Callback):
     "Writes training to a W&B run: give it to `fit`, to as many as belong together, and `finish` it."
     order,remove_on_fetch,name = Recorder.order+1,True,'track'
@@ -150,11 +157,11 @@ class Track(Callback):
     ):
         if mode not in (None,'online','offline','disabled'): raise ValueError(f"Track: mode must be 'online', 'offline', 'disabled' or None, not {mode!r}")
         self.config,self.project,self.folder,self.mode,self.n_images,self.crop,self.every,self.timeout,self.kwargs = config,project,folder and Path(folder),mode,n_images,crop,every,timeout,kwargs
-        self.wb,self.call = None,None # the run, and the thread that speaks to it
+        self.wb,self.call,self.fitting = None,None,False # the run, and the thread that speaks to it
         self.batch,self.epochs,self.best = 0,0,{}
 
-    def state_dict(self): return dict(batch=self.batch, epochs=self.epochs, best=dict(self.best))
-    def load_state_dict(self, sd): self.batch,self.epochs,self.best = sd['batch'],sd['epochs'],dict(sd['best'])
+    def state_dict(self): return dict(batch=self.batch, epochs=self.epochs, best=dict(self.best), rows=[(i,_values(row)) for i,row in getattr(self, 'rows', [])])
+    def load_state_dict(self, sd): self.batch,self.epochs,self.best,self.rows = sd['batch'],sd['epochs'],dict(sd['best']),[(i,dict(row)) for i,row in sd.get('rows', [])]
 
     @property
     def _note(self): return self.folder and self.folder/'wandb_run.json'
@@ -178,7 +185,7 @@ class Track(Callback):
         if not self.batch: self.batch = self.wb.step
         self.wb.define_metric('epoch')
         for k in (*BEST, *(f'best_{o}' for o in BEST)): self.wb.define_metric(k, step_metric='epoch')
-        atexit.register(self.finish)
+        atexit.register(self._at_exit)
 
     def _init(self, wandb, config):
         mode = self.mode or os.environ.get('WANDB_MODE')
@@ -206,10 +213,13 @@ class Track(Callback):
             _say(f'{"there is no key, so " if no_key else ""}this run is kept here; to upload it: `wandb login`, then `wandb sync {run.settings.sync_dir}`')
         return run
 
+    def _at_exit(self): self.finish(not self.fitting)
+
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self, 'gather_preds') and not rank_distrib()
         if not self.run: return
         self.start()
+        self.fitting = True
         self.gan,self.rows,self.seen,self.shown = hasattr(self.learn, 'gan_trainer'),[],{},[]
         facts = learner_facts(self.learn)
         self.fingerprint = facts['data']['fingerprint']
@@ -296,7 +306,9 @@ class Track(Callback):
             except Exception as e: self.call.fail(e)
         self._deliver(log)
 
-    def after_fit(self): self._deliver()
+    def after_fit(self):
+        self._deliver()
+        self.fitting = False
 
 # %% ../nbs/12_tracking.ipynb #95d499e8
 @patch
@@ -354,7 +366,7 @@ def finish(self:Track,
 ):
     "Deliver what is left and end the run; waits no longer than `timeout`."
     if self.call is None: return
-    atexit.unregister(self.finish)
+    atexit.unregister(self._at_exit)
     end = partial(self.wb.finish, 0 if ok else 1) if self.wb is not None and self.own else None
     if not self.call.join(self.timeout, end): _say(f'did not finish within {self.timeout:g} s; what it has not uploaded stays on this machine for `wandb sync`')
     if ok and self.folder: self._note.unlink(missing_ok=True)

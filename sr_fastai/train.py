@@ -6,8 +6,8 @@
 __all__ = ['TrainConfig', 'read_yaml', 'config_dls', 'config_device', 'config_learner', 'train', 'config_of_args', 'sr_train']
 
 # %% ../nbs/13_train.ipynb #b7cea4b0
-import argparse, ast, dataclasses, difflib, shlex, sys, yaml
-from contextlib import nullcontext
+import argparse, ast, dataclasses, difflib, filelock, json, shlex, sys, yaml
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from importlib.metadata import version
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint
 from .commands import run_command
 from .data import div2k_dataloaders, sr_dataloaders
 from .div2k import TRACKS, untar_div2k
-from .engine import find_device, half_type
+from .engine import _is_oom, find_device, half_type
 from .files import atomic_path
 from .learner import SRGANLearner, gan_learner
 from .losses import ReconstructionLoss
@@ -56,7 +56,7 @@ class TrainConfig:
     slope:Annotated[float, Field(ge=0, le=1)]=0. # Of the blocks' ReLUs below 0; above 0 none of them can go off for good
     init:str|None=None # Weights that the generator starts from: a name or a file; its architecture is theirs then
     init_scale:Annotated[int, Field(ge=2, le=4)]|None=None # Their scale, if it is another: all but the last convolution is taken
-    strength:Annotated[float, Field(gt=0, le=1)]=1. # Of what was learned since `init`, or since a GAN's pretraining, the share that the exported weights keep; the same command with another exports again
+    strength:Annotated[float, Field(gt=0, le=1)]=1. # Of what was learned since `init`, or since a GAN's pretraining, the share that the exported weights keep, but not those of the best epoch; the same command with another exports again
     critic_width:PositiveInt=64 # Channels of the discriminator's first block
     critic_depth:PositiveInt=4 # Number of its halvings
     critic_norm:Literal['spectral','batch']|None='spectral' # Its normalisation
@@ -110,11 +110,7 @@ class TrainConfig:
         values:dict # Option to value, at any depth: `{'critic': {'width': 32}}` is `critic_width`
     ):
         "A config from what a YAML file, a sweep or a command line says; each error names its option."
-        flat = {}
-        for k,v in _flat(values):
-            if k in flat: raise ValueError(f'{k} is given twice')
-            flat[k] = v
-        try: return cls(**flat)
+        try: return cls(**_once(_flat(values)))
         except ValidationError as e:
             err = e.errors()[0]
             if not err['loc']: raise err['ctx']['error'] from None
@@ -126,7 +122,7 @@ class TrainConfig:
         **more # Options that win over the file's
     ):
         "A config from a YAML file."
-        return cls.from_dict({**dict(_flat(read_yaml(path), path)), **more})
+        return cls.from_dict({**_once(_flat(read_yaml(path), path)), **more})
 
     def to_yaml(self,
         path:str|Path # Written whole or not at all
@@ -180,6 +176,13 @@ def _flat(values, where='', parts=()):
                 near = difflib.get_close_matches(path[-1], _defaults, 1)
                 raise ValueError((f'{where}: ' if where else '') + f"there is no option {'.'.join(path)!r}" + (f'; did you mean {near[0]!r}?' if near else '; `sr_train --help` lists them'))
             yield name,None if isinstance(v, str) and v.lower() in ('none','null') else v
+
+def _once(pairs):
+    res = {}
+    for k,v in pairs:
+        if k in res: raise ValueError(f'{k} is given twice')
+        res[k] = v
+    return res
 
 # %% ../nbs/13_train.ipynb #90a3e198
 def config_dls(
@@ -240,27 +243,59 @@ def train(
     config:TrainConfig, # What to train
     cbs=None # Additional callbacks, for pretraining and training
 )->SRGANLearner: # Trained, with its recorder
-    "Pretrain, train and export what a config names, or go on where that stopped; under `torchrun` or `accelerate launch` on all processes of the launch."
-    c,made_by = _for_agent(config),commit() # of the code that runs, whatever is committed meanwhile
+    "Pretrain, train and export what a config names, or go on where that stopped; under `torchrun` or `accelerate launch` on all processes of the launch. `ValueError` where another training is at work in the folder."
+    c = _for_agent(config)
     out = Path(c.out)
+    if c.epochs and (out/'gan'/'last.pt').exists() and bool(c.pretrain)!=(out/'pretrain'/'last.pt').exists():
+        raise ValueError(f"pretrain: the GAN in {out/'gan'} went on from {'no' if c.pretrain else 'a'} pretraining; use the same, or train in another folder (out)")
     learn = config_learner(c, config_dls(c))
     same = {k:v for k,v in dataclasses.asdict(c).items() if k not in _free}
     def kept(phase, **kw): return Checkpoint(out/phase, config=same, defaults=_defaults, every=c.every, **kw)
     track = Track(c, c.project, out, name=c.name) if c.project else None
     cbs = L(cbs) + L(track)
-    gan = kept('gan', monitor=c.monitor)
-    if c.pretrain and c.epochs:
-        with learn.validation_context(cbs=gan): gan._find_column() # a mistyped name should not cost the pretraining
-    with _all_processes(learn):
-        start = deepcopy(learn.model.generator) if c.has_start else None
-        if c.pretrain:
-            learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+kept('pretrain', monitor=None if c.epochs else c.monitor), **_pretrain_opt(c))
-            if c.epochs: start = deepcopy(learn.model.generator)
-        if c.epochs:
-            fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
-            fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), gan))
-    if not rank_distrib(): _write_results(learn, c, out, track, start, made_by)
+    pre,gan = kept('pretrain', monitor=None if c.epochs else c.monitor),kept('gan', monitor=c.monitor)
+    judged = gan if c.epochs else pre
+    with learn.validation_context(cbs=judged): judged._find_column() # a mistyped name should cost no training
+    with _only_one(out), _tracked(track):
+        made_by = _begun(out)
+        with _all_processes(learn):
+            start = deepcopy(learn.model.generator) if c.has_start else None
+            if c.pretrain:
+                learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+pre, **_pretrain_opt(c))
+                if c.epochs: start = deepcopy(learn.model.generator)
+            if c.epochs:
+                fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
+                fit(c.epochs, cbs=cbs+L(SavePreviews('previews'), gan))
+        if not rank_distrib(): _write_results(learn, c, out, track, start, made_by)
     return learn
+
+@contextmanager
+def _only_one(out):
+    "Refuses a second training in the same folder, where each would take the other's checkpoints for its own."
+    lock = filelock.FileLock(out/'.lock')
+    if not rank_distrib():
+        out.mkdir(parents=True, exist_ok=True)
+        try: lock.acquire(timeout=0)
+        except filelock.Timeout: raise ValueError(f'{out}: a training is running in this folder; wait for it, or train in another (out)') from None
+        except (OSError,NotImplementedError): pass # a file system without locks
+    try: yield
+    finally: lock.release()
+
+@contextmanager
+def _tracked(track):
+    "A training that ends early says so to W&B, and goes on under the same id."
+    try: yield
+    except BaseException:
+        if track: track.finish(False)
+        raise
+
+def _begun(out):
+    "The commit and the versions that the training in a folder began with: who goes on, or exports again, may have others."
+    if rank_distrib(): return None
+    f = out/'begun.json'
+    if not f.exists():
+        with atomic_path(f) as tmp: tmp.write_text(json.dumps(dict(commit=commit(), versions={o:version(o) for o in ('sr_fastai','torch','fastai')})))
+    return json.loads(f.read_text())
 
 # %% ../nbs/13_train.ipynb #488fb2b2
 def _for_agent(c):
@@ -278,12 +313,12 @@ def _all_processes(learn):
 def _write_results(learn, c, out, track, start, made_by):
     out.mkdir(parents=True, exist_ok=True)
     c.to_yaml(out/'config.yaml')
-    if c.epochs:
+    if c.epochs and learn.recorder.values: # none where a sweep stopped the pretraining
         fig = learn.recorder.plot_gan_losses()[0].figure
         with atomic_path(out/'losses.png') as tmp: fig.savefig(tmp, dpi=100, bbox_inches='tight', format='png')
         plt.close(fig)
     data = {k:dict(images=len(dl.dataset), fingerprint=dl.fingerprint) for k,dl in (('train',learn.dls.train),('valid',learn.dls.valid))}
-    file = learn.export_weights(out/'weights.safetensors', start, c.strength, command=c.command, seed=c.seed, commit=made_by, data=data, versions={o:version(o) for o in ('sr_fastai','torch','fastai')})
+    file = learn.export_weights(out/'weights.safetensors', start, c.strength, command=c.command, seed=c.seed, data=data, **made_by)
     if track is None: return
     track.log_weights(file)
     track.finish()
@@ -324,7 +359,7 @@ def config_of_args(
     plain,more = _nested(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(plain)
     given = dict(_flat({k:v for k,v in vars(args).items() if v is not None and k in _defaults}))
-    more = dict(_flat(more))
+    more = _once(_flat(more))
     if both := set(given)&set(more): raise ValueError(f'{both.pop()} is given twice')
     given |= more
     return (TrainConfig.from_yaml(args.config, **given) if args.config else TrainConfig.from_dict(given)),args.dry_run
@@ -337,5 +372,9 @@ def sr_train(
     def work():
         config,only_show = config_of_args(argv)
         if only_show: return print(config.as_yaml, end='')
-        print(train(config).path/'weights.safetensors')
+        try: learn = train(config)
+        except RuntimeError as e:
+            if not _is_oom(e): raise
+            raise MemoryError(f"not enough memory for this training: make the batch (bs) or the crop (size) smaller, and n_acc larger in return ({str(e).splitlines()[0]})") from e
+        if not rank_distrib(): print(learn.path/'weights.safetensors')
     return run_command('sr_train', work, 'the same command goes on from the last checkpoint')

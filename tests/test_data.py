@@ -294,7 +294,7 @@ def test_own_pairs(div2k, opts):
     fails(FileNotFoundError, ['0004.png has no LR','or 0004x3'], lambda: sr_dataloaders(div2k/'DIV2K_train_HR', div2k/'DIV2K_train_LR_bicubic/X3', scale=3, **opts))
 
 # ------------------------------------------------------------------ options
-from sr_fastai.degrade import Bicubic, Degrade, GaussianNoise, PoissonNoise, bicubic, seed_of, unknown, wild
+from sr_fastai.degrade import Bicubic, Degrade, GaussianNoise, PoissonNoise, Sometimes, Step, bicubic, seed_of, unknown, wild
 
 def test_colours_are_permuted_alike(div2k, opts):
     seen = set()
@@ -374,7 +374,23 @@ def test_the_cache_tells_functions_apart(div2k, opts):
     assert torch.equal(d, halve(add(100)))
     with pytest.raises(TypeError, match='Degrade. or a Python function'): ReadImage(TensorLR, np.ones(3).sum).how # which is of no module
     assert '0x' not in ReadImage(TensorLR, add(1)).how # else another process would not know it
+    class Shrink:
+        def down(self, x): return x[::2,::2]
+    fails(TypeError, ['no method'], lambda: halve(Shrink().down)) # whose settings nobody sees
     fails(TypeError, ['Python function'], lambda: halve(np.abs))
+
+def test_the_cache_knows_what_a_step_of_one_s_own_does():
+    "Its name and settings stay, its code changes, as in a notebook."
+    def reading(n):
+        class Darken(Step):
+            def apply(self, x, r): return x//n
+        return ReadImage(TensorLR, Degrade(Bicubic(2), Sometimes(Darken()))).how
+    def other():
+        class Darken(Step):
+            def apply(self, x, r): return x-1
+        return ReadImage(TensorLR, Degrade(Bicubic(2), Sometimes(Darken()))).how
+    assert reading(2)==reading(2)!=other()
+    assert ReadImage(TensorLR, Degrade(Bicubic(2))).how==repr(Degrade(Bicubic(2)))
 
 def test_wrong_degradations(div2k, opts):
     fails(ValueError, ['makes x4, not x2','give scale=4'], lambda: div2k_dataloaders(div2k, track=wild(4), **opts))

@@ -1,6 +1,7 @@
 "Degradations against references that are not ours, and as properties."
 import json
 import numpy as np, pytest
+from PIL import Image
 from hypothesis import given, settings, strategies as st
 from scipy import ndimage
 from sr_fastai import degrade as G
@@ -106,3 +107,9 @@ def test_grey_and_float_noise_are_clipped():
 
 def test_bad_hr():
     with pytest.raises(ValueError, match='must be .H, W, C. uint8'): mild()(np.zeros((8,8,3)))
+
+def test_a_folder_that_makes_no_sense(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no .png files'): degrade_folder(tmp_path/'typo', tmp_path/'lr', bicubic(2), 'x2')
+    Image.fromarray(noise(8, 8)).save(tmp_path/'a.png')
+    with pytest.raises(ValueError, match='one name'): degrade_folder(tmp_path, tmp_path/'lr', bicubic(2), 'x2', variants=2)
+    assert not (tmp_path/'lr').exists()

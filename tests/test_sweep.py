@@ -7,7 +7,7 @@ from scipy import stats
 import wandb
 from wandb.sdk.launch.sweeps import utils as sweep_utils
 from wandb.wandb_agent import Agent
-from sr_fastai.sweep import Sweep, SweepError, _bands, _File, _parameter, sr_sweep, survives
+from sr_fastai.sweep import ReportMetric, Sweep, SweepError, _bands, _File, _gpu, _parameter, sr_sweep, survives
 from sr_fastai.tracking import read_run
 from sr_fastai.train import TrainConfig, config_of_args
 
@@ -253,6 +253,22 @@ def test_killed_and_gone_on_with(tmp_path, method):
     if method=='grid': assert len(set(points.values()))==16
     assert s.best['value']==max(float(a) for a,_ in points.values())+2
     assert 'run 15 done' in out
+
+def test_workers_keep_to_the_gpus_of_this_job(monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,GPU-5a')
+    assert [_gpu(i, 2) for i in range(3)]==['2','GPU-5a','2']
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    assert [_gpu(i, 2) for i in range(3)]==['0','1','0'] and _gpu(1, 0) is None
+
+def test_stopped_in_its_pretraining(tmp_path):
+    "The GAN does not begin then, the run has ended as it should, and one that goes on knows that it was stopped."
+    from sr_fastai.train import train
+    report = ReportMetric('psnr', lambda n, value: True)
+    learn = train(TrainConfig(**dict(TINY, pretrain=1, out=str(tmp_path))), report)
+    assert report.stopped and not learn.recorder.values and (tmp_path/'weights.safetensors').exists()
+    again = ReportMetric('psnr', None)
+    again.load_state_dict(report.state_dict())
+    assert again.stopped
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_a_run_that_failed(tmp_path):

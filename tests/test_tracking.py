@@ -4,7 +4,7 @@ import pytest, torch
 from contextlib import redirect_stderr
 from pathlib import Path
 from PIL import Image
-from fastai.vision.all import set_seed
+from fastai.vision.all import Callback, set_seed
 import wandb
 from wandb.sdk.lib import config_util
 from sr_fastai.checkpoint import Checkpoint
@@ -12,7 +12,9 @@ from sr_fastai.data import div2k_dataloaders, untar_div2k
 from sr_fastai.learner import gan_learner
 from sr_fastai.models import Discriminator, Generator
 from sr_fastai.sweep import agent_function
-from sr_fastai.tracking import Track, read_run
+from sr_fastai.distributed import PairDistributedDL
+from sr_fastai.tracking import Track, learner_facts, read_run
+from sr_fastai.train import TrainConfig, train
 
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory): return tmp_path_factory.mktemp('cache')
@@ -184,6 +186,36 @@ def test_a_run_that_ended_early_goes_on_under_its_id(tmp_path, cache):
     fit(learn, 1, third)
     assert third.wb.id!=a['id']
     third.finish()
+
+def test_an_interrupted_training_says_so_and_keeps_its_id(tmp_path):
+    kw = dict(data='sample', size=12, bs=4, crops=1, epochs=1, width=8, depth=1, critic_width=8, critic_depth=2, precision='fp32', device='cpu', project='p', out=str(tmp_path))
+    class Interrupt(Callback):
+        def after_batch(self): raise KeyboardInterrupt
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt): train(TrainConfig(**kw), Interrupt())
+    runs = [read_run(f) for f in (tmp_path/'wandb').glob('offline-run-*')]
+    assert [r['exit'] for r in runs]==[1,1] and runs[0]['id']==runs[1]['id']
+
+def test_a_resumed_run_lacks_no_row(tmp_path, cache):
+    "Rows that are not delivered yet, when a checkpoint is written, belong to it: here all of the epoch's, which ended in its validation."
+    class Interrupt(Callback):
+        def before_validate(self): raise KeyboardInterrupt
+    track = Track(folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt): fit(learner(cache), 2, [track, Checkpoint(tmp_path/'c', every=2), Interrupt()])
+    track.finish(False)
+    again = Track(folder=tmp_path)
+    fit(learner(cache), 2, [again, Checkpoint(tmp_path/'c', every=2)])
+    again.finish()
+    runs = [read_run(f) for f in sorted((tmp_path/'wandb').glob('offline-run-*'), key=lambda f: f.stat().st_mtime)]
+    history = [row for r in runs for row in r['history']]
+    assert [row['_step'] for row in history]==[0,1,2,3] and [row['epoch'] for row in history if 'psnr' in row]==[1,2]
+
+def test_facts_through_a_distributed_loader(cache):
+    learn = learner(cache, percep=None)
+    loaders = learn.dls.loaders
+    plain = learner_facts(learn)['data']
+    learn.dls.loaders = [PairDistributedDL(dl, rank=0, world_size=1) for dl in loaders]
+    assert learner_facts(learn)['data']==plain and plain['fingerprint']['sha256']
 
 def test_a_training_goes_on_with_tracking_or_without(tmp_path, cache):
     for n,track in ((1,[]),(2,[Track(folder=tmp_path)]),(3,[])):

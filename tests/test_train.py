@@ -1,7 +1,7 @@
 "`sr_train`: a process, its files, what it refuses, and that it goes on after a kill."
-import signal, subprocess, sys, time
+import json, signal, subprocess, sys, time
 from pathlib import Path
-import pytest, torch
+import filelock, pytest, torch
 from safetensors.torch import load_file
 from sr_fastai.checkpoint import read_checkpoint
 from sr_fastai.train import TrainConfig, config_dls, config_learner, config_of_args, sr_train
@@ -48,6 +48,42 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, ca
     assert sr_train([*tiny, '--epochs=1', '--w_adv=.1'])==2
     assert 'w_adv' in capsys.readouterr().err
     assert sr_train([*tiny, '--epochs=1', '--width=16'])==2
+
+def test_a_gan_stays_with_its_pretraining(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for out,first,then in (('a',[],['--pretrain=1']),('b',['--pretrain=1'],[])):
+        assert sr_train([*tiny, '--epochs=1', f'--out={out}', *first])==0
+        was = (tmp_path/out/'weights.safetensors').read_bytes()
+        capsys.readouterr()
+        assert sr_train([*tiny, '--epochs=1', f'--out={out}', *then])==2
+        assert 'pretrain: ' in capsys.readouterr().err and (tmp_path/out/'weights.safetensors').read_bytes()==was
+
+def test_two_trainings_in_one_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'a').mkdir()
+    with filelock.FileLock(tmp_path/'a'/'.lock'):
+        assert sr_train([*tiny, '--epochs=1', '--out=a'])==2
+    assert 'a training is running in this folder' in capsys.readouterr().err
+
+def test_the_card_names_the_commit_that_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begun = tmp_path/'a'/'begun.json'
+    assert sr_train([*tiny, '--epochs=1', '--out=a'])==0
+    begun.write_text(json.dumps(dict(json.loads(begun.read_text()), commit='first')))
+    assert sr_train([*tiny, '--epochs=2', '--out=a'])==0
+    assert read_card('a/weights.safetensors')['commit']=='first'
+
+def test_memory_that_runs_out_is_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    def train(config): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nMore lines')
+    monkeypatch.setattr('sr_fastai.train.train', train)
+    assert sr_train(tiny)==2
+    err = capsys.readouterr().err
+    assert err.count('\n')==1 and 'bs' in err and 'Tried to allocate 2 GiB' in err
+
+def test_given_twice_in_a_file(tmp_path):
+    (tmp_path/'c.yaml').write_text('critic: {width: 32}\ncritic_width: 48\n')
+    with pytest.raises(ValueError, match='critic_width is given twice'): TrainConfig.from_yaml(tmp_path/'c.yaml')
 
 def test_more_epochs_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
