@@ -424,7 +424,7 @@ def gan_learner(
     generator:nn.Module, # LR to HR, e.g. `Generator()`
     critic:nn.Module, # HR to (N, 1) logits, positive for real, e.g. `Discriminator()`
     adv:str='bce', # Adversarial loss: 'bce', 'mse', 'hinge' or 'relativistic'
-    pixel:str='l1', # Pixel loss: 'l1', 'mse' or 'charbonnier'
+    pixel:str='l1', # Pixel loss: 'l1', 'mse', 'charbonnier' or 'log_mse'
     w_pixel:float=1., # Weight of the pixel loss, not negative
     w_adv:float=1e-3, # Weight of the adversarial loss, not negative
     percep=None, # Perceptual loss, as in `GeneratorLoss`; `None`: there is none

@@ -62,7 +62,7 @@ class TrainConfig:
     critic_norm:Literal['spectral','batch']|None='spectral' # Its normalisation
 
     adv:Literal['bce','mse','hinge','relativistic']='bce' # Adversarial loss; 'bce' is the thesis'
-    pixel:Literal['l1','mse','charbonnier']='l1' # Pixel loss
+    pixel:Literal['l1','mse','charbonnier','log_mse']='l1' # Pixel loss; 'log_mse' is for PSNR
     percep:Literal['vgg19','vgg16','srgan','lpips']|None=None # Perceptual loss, if any
     w_pixel:NonNegativeFloat=1. # Weight of the pixel loss
     w_adv:NonNegativeFloat=1e-3 # Weight of the adversarial loss

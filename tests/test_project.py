@@ -3,7 +3,7 @@ import ast, json, re, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from sr_fastai.train import TrainConfig, train
-from sr_fastai.weights import load_weights, registry
+from sr_fastai.weights import is_file_name, load_weights, registry, save_weights
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -51,18 +51,22 @@ def test_star_import_is_ours_last():
     res = python('-W', 'ignore', '-c', 'from sr_fastai.all import *; import sr_fastai.models as m; assert Generator is m.Generator; untar_div2k, div2k_dataloaders, gan_learner, upscale, DataBlock, Learner')
     assert res.returncode==0, res.stderr
 
-recipes = sorted(p for p in (root/'recipes').glob('*_x?.yaml'))
+recipes = sorted(p for p in (root/'recipes').glob('*_x?*.yaml'))
 
 @pytest.mark.parametrize('recipe', recipes, ids=lambda p: p.stem)
 def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
     "In little: the same nets, data and losses, but for LPIPS' network."
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_MODE', 'disabled')
-    scale = int(recipe.stem[-1])
     whole = TrainConfig.from_yaml(recipe)
+    scale = whole.scale
+    assert f'_x{scale}' in recipe.stem
+    if whole.init and is_file_name(whole.init): # what the recipe before it made
+        Path(whole.init).parent.mkdir(parents=True)
+        save_weights(load_weights('base', scale), whole.init)
     # weights that come later are trained from those that are there
     known = [o['scale'] for o in registry() if o['name']==whole.init]
-    init_scale = None if whole.init is None or (whole.init_scale or scale) in known else known[0]
+    init_scale = None if whole.init is None or is_file_name(whole.init) or (whole.init_scale or scale) in known else known[0]
     c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole='psnr', monitor='whole_psnr',
                               project=None, **(dict(init_scale=init_scale) if init_scale else {}))
     train(c)
