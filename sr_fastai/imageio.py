@@ -273,7 +273,7 @@ def read_image(
     name = name or (str(source) if is_path else 'the picture')
     if not is_path:
         f = io.BytesIO(source) if isinstance(source, (bytes,bytearray,memoryview)) else source
-        if not f.seekable(): f = io.BytesIO(f.read()) # an answer of a server, say
+        if not (hasattr(f, 'seekable') and f.seekable()): f = io.BytesIO(f.read()) # an answer of a server, say
         f.seek(0) # as Pillow has it
         f = nullcontext(f)
     else:
@@ -438,8 +438,8 @@ def _write_tiff(f, pic):
     for k,v in exif.items():
         if k in _LAYOUT|_WRITTEN: continue
         if isinstance(v, str): tags.append((k, 2, 0, _Text(v).encode(), True))
-        elif isinstance(v, bytes): tags.append((k, 1, len(v), v, True))
-        elif isinstance(v, int): tags.append((k, 3 if v<2**16 else 4, 1, v, True))
+        elif isinstance(v, bytes) and v: tags.append((k, 1, len(v), v, True))
+        elif isinstance(v, int) and 0<=v<2**32: tags.append((k, 3 if v<2**16 else 4, 1, v, True))
     tags += [(k, 7, len(v), v, True) for k,v in ((700,pic.xmp), (34675,pic.icc)) if v] + [(k-1, 4, 1, 0, True) for k in subs]
     a,kw = pic.a[...,0] if pic.a.shape[-1]==1 else pic.a,dict(photometric={'L':'minisblack', 'R':'rgb', 'C':'separated'}[pic.mode[0]], predictor=True)
     if pic.stored=='1': a,kw = a>127,dict(photometric='minisblack')

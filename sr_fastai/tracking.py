@@ -158,9 +158,9 @@ class Track(Callback):
         if mode not in (None,'online','offline','disabled'): raise ValueError(f"Track: mode must be 'online', 'offline', 'disabled' or None, not {mode!r}")
         self.config,self.project,self.folder,self.mode,self.n_images,self.crop,self.every,self.timeout,self.kwargs = config,project,folder and Path(folder),mode,n_images,crop,every,timeout,kwargs
         self.wb,self.call,self.fitting = None,None,False # the run, and the thread that speaks to it
-        self.batch,self.epochs,self.best = 0,0,{}
+        self.batch,self.epochs,self.best,self.rows = 0,0,{},[]
 
-    def state_dict(self): return dict(batch=self.batch, epochs=self.epochs, best=dict(self.best), rows=[(i,_values(row)) for i,row in getattr(self, 'rows', [])])
+    def state_dict(self): return dict(batch=self.batch, epochs=self.epochs, best=dict(self.best), rows=[(i,_values(row)) for i,row in self.rows])
     def load_state_dict(self, sd): self.batch,self.epochs,self.best,self.rows = sd['batch'],sd['epochs'],dict(sd['best']),[(i,dict(row)) for i,row in sd.get('rows', [])]
 
     @property
