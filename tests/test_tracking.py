@@ -38,14 +38,19 @@ def fit(learn, n, track):
     with redirect_stderr(io.StringIO()) as said, learn.no_bar(), learn.no_logging(): learn.fit(n, cbs=track)
     return said.getvalue()
 
-def run_of(folder):
-    "The only run in a folder; W&B's service may still be writing it."
-    one, = Path(folder).glob('wandb/offline-run-*')
+def runs_of(folder):
+    "The runs in a folder, oldest first; W&B's service may still be writing the last."
+    found = sorted(Path(folder).glob('wandb/offline-run-*'), key=lambda f: f.stat().st_mtime)
     for _ in range(100):
-        run = read_run(one)
-        if run['exit'] is not None: break
+        runs = [read_run(f) for f in found]
+        if all(r['exit'] is not None for r in runs): break
         time.sleep(.1)
-    return one,run
+    return found,runs
+
+def run_of(folder):
+    "The only run in a folder."
+    (file,),(run,) = runs_of(folder)
+    return file,run
 
 def test_a_run_has_all_that_is_promised(tmp_path, cache):
     learn = learner(cache, tmp_path)
@@ -179,7 +184,7 @@ def test_a_run_that_ended_early_goes_on_under_its_id(tmp_path, cache):
     again.load_state_dict(state)
     fit(learn, 1, again)
     again.finish()
-    a,b = [read_run(f) for f in sorted((tmp_path/'wandb').glob('offline-run-*'), key=lambda f: f.stat().st_mtime)]
+    a,b = runs_of(tmp_path)[1]
     assert a['id']==b['id'] and a['exit']==1 and b['exit']==0
     assert b['history'][0]['_step']==a['history'][-1]['_step']+1 and b['history'][-1]['epoch']==2
     third = Track(folder=tmp_path)
@@ -193,7 +198,7 @@ def test_an_interrupted_training_says_so_and_keeps_its_id(tmp_path):
         def after_batch(self): raise KeyboardInterrupt
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt): train(TrainConfig(**kw), Interrupt())
-    runs = [read_run(f) for f in (tmp_path/'wandb').glob('offline-run-*')]
+    runs = runs_of(tmp_path)[1]
     assert [r['exit'] for r in runs]==[1,1] and runs[0]['id']==runs[1]['id']
 
 def test_a_resumed_run_lacks_no_row(tmp_path, cache):
@@ -206,7 +211,7 @@ def test_a_resumed_run_lacks_no_row(tmp_path, cache):
     again = Track(folder=tmp_path)
     fit(learner(cache), 2, [again, Checkpoint(tmp_path/'c', every=2)])
     again.finish()
-    runs = [read_run(f) for f in sorted((tmp_path/'wandb').glob('offline-run-*'), key=lambda f: f.stat().st_mtime)]
+    runs = runs_of(tmp_path)[1]
     history = [row for r in runs for row in r['history']]
     assert [row['_step'] for row in history]==[0,1,2,3] and [row['epoch'] for row in history if 'psnr' in row]==[1,2]
 
