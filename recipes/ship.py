@@ -7,9 +7,10 @@
 """
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from fastcore.script import call_parse
 from sr_fastai.quality import card_figures
-from sr_fastai.weights import read_card, register_weights
+from sr_fastai.weights import load_weights, read_card, register_weights, save_weights
 
 @call_parse
 def main(
@@ -23,8 +24,11 @@ def main(
     hours:float=None, # How long that took
     cost:float=None, # What it costs, by `benchmarks/bench_models.py`
     command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
-    licence:str='Apache-2.0' # Of the weights
+    licence:str='Apache-2.0', # Of the weights
+    alone:bool=False # Without the weights that their training began with
 ):
     "Complete the card of trained weights and register them."
     more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, cost=cost, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
-    print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
+    with TemporaryDirectory() as d:
+        if alone: weights = save_weights(load_weights(weights), Path(d)/weights.name, {k:v for k,v in read_card(weights).items() if k!='config'})
+        print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
