@@ -205,11 +205,12 @@ def _tiff(f, name, max_pixels):
     if a.dtype.kind=='f': a = check_float(a, name)
     elif a.dtype!=np.uint16: raise ImageError(f"{name} holds {a.dtype} values; convert it to 8 or 16 bits first")
     elif page.bitspersample<16: a = np.rint(a*(65535/(2**page.bitspersample-1))).astype(np.uint16)
-    if mode=='grey, 0 white': a = (1 if a.dtype.kind=='f' else 65535)-a
+    peak = 1 if a.dtype.kind=='f' else 65535
+    if mode=='grey, 0 white': a = peak-a
     modes = {('CMYK',4):'CMYK', ('RGB',3):'RGB', ('RGB',4):'RGBA'} | {(m,n):'LA'[:n] for m in ('grey','grey, 0 white') for n in (1,2)}
     if (mode,c) not in modes: raise ImageError(f"{name} has {c} channels of {mode}; convert it to RGB or RGBA first")
     if c in (2,4) and page.extrasamples[:1]==(1,): # colours that were multiplied by alpha
-        peak,alpha = (1 if a.dtype.kind=='f' else 65535),a[...,-1:].astype(np.float32)
+        alpha = a[...,-1:].astype(np.float32)
         colours = np.divide(a[...,:-1]*np.float32(peak), alpha, out=np.zeros(a[...,:-1].shape, np.float32), where=alpha>0).clip(0, peak)
         a = np.concatenate([colours if peak==1 else (colours+.5).astype(np.uint16), a[...,-1:]], -1)
     def exif():
