@@ -15,7 +15,7 @@ import numpy as np, torch
 from torch import nn
 import sr_fastai
 from .engine import _models, check_size, upscale_picture
-from .files import PART, atomic_path, is_part, reworded
+from .files import PART, atomic_path, is_part, only_one, reworded
 from .imageio import MAX_PIXELS, ImageError, Picture, check_quality, encode_image, find_pictures, format_of, read_image
 from .onnx_model import OnnxModel
 from .weights import is_file_name, registry
@@ -151,19 +151,9 @@ def plan(
 @contextmanager
 def _alone(out, folders):
     "Refuses a second run into the same folder; sweeps up what a killed one left in the folders of its results."
-    lock = None
-    with suppress(ImportError): # not on Windows
-        import fcntl
-        lock = (out/f'{LEDGER}.lock').open('w')
-        try: fcntl.flock(lock, fcntl.LOCK_EX|fcntl.LOCK_NB)
-        except BlockingIOError: raise ValueError(f"another run is writing to {out}; wait for it, or choose another folder") from None
-        except OSError: pass # a file system without locks
+    with only_one(out/f'{LEDGER}.lock', ValueError(f"another run is writing to {out}; wait for it, or choose another folder")):
         for p in (p for d in folders for p in d.glob(f'.*{PART}') if is_part(p) and p.is_file()): p.unlink(missing_ok=True)
-    try: yield
-    finally:
-        if lock:
-            Path(lock.name).unlink(missing_ok=True)
-            lock.close()
+        yield
 
 # %% ../nbs/06_folders.ipynb #3154ec12
 @dataclass

@@ -13,10 +13,10 @@ from contextlib import redirect_stdout, redirect_stderr
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from statistics import NormalDist
-import filelock, yaml
+import yaml
 from fastai.vision.all import *
 from .commands import run_command
-from .files import atomic_path
+from .files import atomic_path, only_one
 from .quality import MEASURES
 from .tracking import BEST, Track
 
@@ -458,10 +458,7 @@ def run(self:Sweep,
     jobs = jobs or max(1, gpus)
     if self.size is None and n is None: self.file.refuse((), f'method {self.method} has no end: give run_cap in the file, or a number of runs')
     self.out.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(self.out/'.lock')
-    try: held = lock.acquire(timeout=0)
-    except filelock.Timeout: raise SweepError(f'{self.out}: this sweep is running already') from None
-    with held:
+    with only_one(self.out/'.lock', SweepError(f'{self.out}: this sweep is running already')):
         o = self._open()
         left = [t for t in self.study.get_trials(deepcopy=False) if t.state==o.trial.TrialState.RUNNING]
         table = _Table(self, show)

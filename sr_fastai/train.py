@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'read_yaml', 'config_dls', 'config_device', 'config_learner', 'train', 'config_of_args', 'sr_train']
 
 # %% ../nbs/13_train.ipynb #b7cea4b0
-import argparse, ast, dataclasses, difflib, filelock, json, shlex, sys, yaml
+import argparse, ast, dataclasses, difflib, json, shlex, sys, yaml
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from .commands import run_command
 from .data import div2k_dataloaders, sr_dataloaders
 from .div2k import TRACKS, untar_div2k
 from .engine import _is_oom, find_device, half_type
-from .files import atomic_path
+from .files import atomic_path, only_one
 from .learner import SRGANLearner, gan_learner
 from .losses import ReconstructionLoss
 from .models import Discriminator, Generator
@@ -269,17 +269,11 @@ def train(
         if not rank_distrib(): _write_results(learn, c, out, track, start, made_by)
     return learn
 
-@contextmanager
 def _only_one(out):
     "Refuses a second training in the same folder, where each would take the other's checkpoints for its own."
-    lock = filelock.FileLock(out/'.lock')
-    if not rank_distrib():
-        out.mkdir(parents=True, exist_ok=True)
-        try: lock.acquire(timeout=0)
-        except filelock.Timeout: raise ValueError(f'{out}: a training is running in this folder; wait for it, or train in another (out)') from None
-        except (OSError,NotImplementedError): pass # a file system without locks
-    try: yield
-    finally: lock.release()
+    if rank_distrib(): return nullcontext()
+    out.mkdir(parents=True, exist_ok=True)
+    return only_one(out/'.lock', ValueError(f'{out}: a training is running in this folder; wait for it, or train in another (out)'))
 
 @contextmanager
 def _tracked(track):

@@ -1,8 +1,8 @@
 "The same sweep.yaml, as W&B's agent runs it and as this machine does; killed, and wrong in every line."
-import math, multiprocessing, os, subprocess, sys, time
+import errno, math, multiprocessing, os, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
-import numpy as np, pytest, yaml
+import filelock, numpy as np, pytest, yaml
 from scipy import stats
 import wandb
 from wandb.sdk.launch.sweeps import utils as sweep_utils
@@ -129,6 +129,13 @@ def test_another_sweep_in_its_folder_is_refused(tmp_path):
     def one(v): return Sweep(dict(method='grid', metric=dict(name='psnr'), parameters=dict(a=dict(values=v))), tmp_path, train=lambda config,cbs: None)
     one([1]).runs
     with pytest.raises(SweepError, match=r'another sweep \(its parameters differ\)'): one([2]).run()
+
+@pytest.mark.parametrize('why,says', [(filelock.Timeout('.lock'), 'running already'), (OSError(errno.ENOLCK, 'No locks available'), 'never logged')])
+def test_one_at_a_time_where_there_are_locks(tmp_path, monkeypatch, why, says):
+    def acquire(*_, **__): raise why
+    monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
+    sweep = Sweep(dict(method='grid', metric=dict(name='psnr'), parameters=dict(a=dict(values=[1]))), tmp_path, train=lambda config,cbs: None)
+    with pytest.raises(SweepError, match=says): sweep.run(jobs=1, track=False)
 
 # W&B's own agent, on the command that the file asks for
 
