@@ -7,15 +7,14 @@
 from pathlib import Path
 import numpy as np, torch
 from fastcore.script import call_parse
-from fastprogress import progress_bar
+from tqdm import tqdm
 from sr_fastai import upscale
-from sr_fastai.metrics import psnr
 from sr_fastai.models import Generator
-from sr_fastai.quality import pairs, scores
+from sr_fastai.quality import measures, pairs, scores
 from sr_fastai.weights import load_weights, read_card, save_weights
 
 def without(net, i, lrs):
-    "`net` without block `i`; the mean of what that added to the features of `lrs` goes into the bias before it."
+    "`net` without block `i`, from 1 up; the mean of what that added to the features of `lrs` goes into the bias before it."
     added = []
     hook = net.blocks[i].register_forward_hook(lambda m,x,y: added.append((y-x[0]).float().mean((0,2,3))))
     for lr in lrs: upscale(lr, net.scale, net)
@@ -39,11 +38,12 @@ def main(
     net,found = load_weights(weights, scale),list(pairs(valid, scale))[::step]
     if not 0<depth<net.depth: raise SystemExit(f"{weights} has {net.depth} blocks; keep fewer, and at least one, not {depth}")
     lrs = [lr for _,lr,_ in found]
-    def mean_psnr(m): return np.mean([scores(upscale(lr, scale, m), hr, dict(psnr=lambda a,b: psnr(a, b, border=scale)))['psnr'] for _,lr,hr in found])
+    funcs = measures(['psnr'], scale)
+    def mean_psnr(m): return np.mean([scores(upscale(lr, scale, m), hr, funcs)['psnr'] for _,lr,hr in found])
     print(f'{net.depth} blocks: {mean_psnr(net):.3f} dB')
     was = list(range(net.depth))
     while net.depth>depth:
-        tried = [(mean_psnr(short := without(net, i, lrs)), i, short) for i in progress_bar(range(1, net.depth))]
+        tried = [(mean_psnr(short := without(net, i, lrs)), i, short) for i in tqdm(range(1, net.depth), f'{net.depth-1} blocks', leave=False)]
         best,i,net = max(tried, key=lambda o: o[0])
         print(f'{net.depth} blocks: {best:.3f} dB without block {was.pop(i)}')
     save_weights(net, out, dict(read_card(weights, scale), shortened=f'to blocks {was}'))
