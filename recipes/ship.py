@@ -25,10 +25,15 @@ def main(
     cost:float=None, # What it costs, by `benchmarks/bench_models.py`
     command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
     licence:str='Apache-2.0', # Of the weights
-    alone:bool=False # Without the weights that their training began with
+    alone:bool=False, # Without the weights that their training began with
+    start:str=None, # Weights that `strength` is to go back to in place of those: a name of shipped ones, or a file
+    strength:float=1. # Of the way from `start`, the share that is kept
 ):
     "Complete the card of trained weights and register them."
     more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, cost=cost, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
     with TemporaryDirectory() as d:
-        if alone: weights = save_weights(load_weights(weights), Path(d)/weights.name, {k:v for k,v in read_card(weights).items() if k!='config'})
+        if alone or start:
+            net,card = load_weights(weights),{k:v for k,v in read_card(weights).items() if k!='config'}
+            if start: card |= dict(start=start, strength=strength)
+            weights = save_weights(net, Path(d)/weights.name, card, start=load_weights(start, net.scale) if start else None, strength=strength)
         print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
