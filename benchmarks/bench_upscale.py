@@ -138,7 +138,7 @@ def beside_others(folder, python, model, n, rounds, x4plus):
 
 def child(*args, python=sys.executable):
     r = subprocess.run([python, *map(str, args)], capture_output=True, text=True)
-    return json.loads(r.stdout.splitlines()[-1]) if r.returncode==0 else r.stderr.strip().splitlines()[-1]
+    return json.loads(r.stdout.splitlines()[-1]) if r.returncode==0 else (r.stderr.strip() or f'exit code {r.returncode}').splitlines()[-1]
 
 def seconds(*args):
     t = time.perf_counter()
