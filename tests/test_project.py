@@ -3,6 +3,8 @@ import ast, json, re, runpy, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from sr_fastai import upscale
+from sr_fastai.div2k import div2k_hr, div2k_lr, div2k_splitter
+from sr_fastai.imageio import read_uint8
 from sr_fastai.models import Generator
 from sr_fastai.train import TrainConfig, train
 from sr_fastai.weights import is_file_name, load_weights, registry, save_weights
@@ -91,3 +93,15 @@ def test_shortened_by_the_blocks_that_are_missed_least(tmp_path):
     res = python('recipes/shorten.py', tmp_path/'a.safetensors', 2, 2, root/'sr_fastai'/'assets'/'sample'/'DIV2K_valid_HR', tmp_path/'b.safetensors')
     assert res.returncode==0 and '2 blocks' in res.stdout, res.stderr
     assert load_weights(tmp_path/'b.safetensors', 2).depth==2
+
+def test_taught_pictures_are_the_mean_of_the_answers(tmp_path):
+    sample = root/'sr_fastai'/'assets'/'sample'/'DIV2K_valid_HR'
+    res = python('recipes/teach.py', 'base,lite', 2, sample, sample, tmp_path)
+    assert res.returncode==0, res.stderr
+    lrs = div2k_lr(tmp_path, 2)
+    train,valid = (lrs[i] for i in div2k_splitter(lrs))
+    assert len(train)==len(valid)==len(list(sample.iterdir()))
+    lr = read_uint8(train[0])
+    both = [upscale(lr, 2, name, ensemble=True).astype(int) for name in ('base','lite')]
+    assert np.abs(sum(both)-2*read_uint8(div2k_hr(train[0])).astype(int)).max()<=2
+    assert (lr==read_uint8(valid[0])).all() and (read_uint8(div2k_hr(valid[0]))==read_uint8(min(sample.iterdir()))).all()

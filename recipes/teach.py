@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Write photographs as DIV2K lays them out, in which HR is what trained generators make of LR: the mean of their answers to its eight flips and turns.
+
+That mean is better than any of the answers, and has none of the detail that no generator can know: what is learnt from it is learnt with less noise.
+
+    python recipes/teach.py runs/base_x2_short/weights.safetensors,runs/base_x2_psnr/weights.safetensors 2 PHOTOS VALID runs/taught_x2
+    sr_train recipes/base_x2_taught.yaml
+"""
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from fastcore.script import call_parse
+from tqdm import tqdm
+from sr_fastai import upscale
+from sr_fastai.div2k import div2k_folders
+from sr_fastai.files import atomic_path
+from sr_fastai.imageio import find_pictures, read_uint8
+from sr_fastai.resample import bicubic_down
+from sr_fastai.weights import load_weights
+
+def taught(lr, nets):
+    "The mean of what `nets` make of `lr` and of its flips and turns."
+    answers = [upscale(lr/np.float32(255), net.scale, net, ensemble=True) for net in nets]
+    return np.rint(255*np.mean(answers, axis=0)).astype(np.uint8)
+
+def save(a, path):
+    with atomic_path(path) as tmp: Image.fromarray(a).save(tmp, 'PNG')
+
+@call_parse
+def main(
+    weights:str, # Names of shipped weights, or files, with commas between them
+    scale:int, # Theirs
+    photos:Path, # Folder of HR pictures to learn from, searched with its subfolders
+    valid:Path, # Folder of HR pictures to validate with, which stay as they are
+    out:Path # The folder to write; pictures that it has already are kept
+):
+    "Write LR and taught HR for training, LR and HR for validation."
+    nets = [load_weights(w, scale) for w in weights.split(',')]
+    for split,folder in dict(train=photos, valid=valid).items():
+        hr_dir,lr_dir = (out/o for o in div2k_folders(scale, split=split))
+        for d in (hr_dir,lr_dir): d.mkdir(parents=True, exist_ok=True)
+        for i,f in enumerate(tqdm(find_pictures(folder, recursive=True), split), 1):
+            if (to := hr_dir/f'{i:04}.png').exists(): continue
+            hr = read_uint8(f)
+            hr = hr[:hr.shape[0]//scale*scale, :hr.shape[1]//scale*scale]
+            lr = bicubic_down(hr, scale)
+            save(lr, lr_dir/f'{i:04}x{scale}.png')
+            save(taught(lr, nets) if split=='train' else hr, to)
