@@ -13,16 +13,20 @@ from sr_fastai.models import Generator
 from sr_fastai.quality import measures, pairs, scores
 from sr_fastai.weights import load_weights, read_card, save_weights
 
-def without(net, i, lrs):
-    "`net` without block `i`, from 1 up; the mean of what that added to the features of `lrs` goes into the bias before it."
-    added = []
-    hook = net.blocks[i].register_forward_hook(lambda m,x,y: added.append((y-x[0]).float().mean((0,2,3))))
+def added_means(net, lrs):
+    "What each block of `net` adds to the features of `lrs`, in the mean: one tensor (channels,) a block."
+    added = [[] for _ in net.blocks]
+    hooks = [b.register_forward_hook(lambda m,x,y,means=means: means.append((y-x[0]).float().mean((0,2,3)))) for b,means in zip(net.blocks, added)]
     for lr in lrs: upscale(lr, net.scale, net)
-    hook.remove()
+    for h in hooks: h.remove()
+    return [torch.stack(o).mean(0) for o in added]
+
+def without(net, i, mean):
+    "`net` without block `i`, from 1 up; `mean`, which that added, goes into the bias before it."
     short = Generator(**{**net.config, 'depth':net.depth-1})
     short.load_state_dict({k:v for k,v in net.state_dict().items() if not k.startswith('blocks.')}, strict=False)
     for o,b in zip(short.blocks, [b for j,b in enumerate(net.blocks) if j!=i]): o.load_state_dict(b.state_dict())
-    with torch.no_grad(): short.blocks[i-1].conv2.bias += torch.stack(added).mean(0)
+    with torch.no_grad(): short.blocks[i-1].conv2.bias += mean
     return short.eval()
 
 @call_parse
@@ -43,7 +47,8 @@ def main(
     print(f'{net.depth} blocks: {mean_psnr(net):.3f} dB')
     was = list(range(net.depth))
     while net.depth>depth:
-        tried = [(mean_psnr(short := without(net, i, lrs)), i, short) for i in tqdm(range(1, net.depth), f'{net.depth-1} blocks', leave=False)]
+        means = added_means(net, lrs)
+        tried = [(mean_psnr(short := without(net, i, means[i])), i, short) for i in tqdm(range(1, net.depth), f'{net.depth-1} blocks', leave=False)]
         best,i,net = max(tried, key=lambda o: o[0])
         print(f'{net.depth} blocks: {best:.3f} dB without block {was.pop(i)}')
     save_weights(net, out, dict(read_card(weights, scale), shortened=f'to blocks {was}'))
