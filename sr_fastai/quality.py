@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .commands import run_command
 from .engine import upscale
 from .files import atomic_path
-from .imageio import find_lr, find_pictures, read_uint8
+from .imageio import MAX_SIDE, find_lr, find_pictures, read_uint8
 from .lpips import LPIPS
 from .metrics import psnr, ssim
 from .resample import bicubic_down, bicubic_up
@@ -169,6 +169,8 @@ def _hardest(pred, target, side):
     sums = s[side:,side:]-s[:-side,side:]-s[side:,:-side]+s[:-side,:-side]
     return (int(o) for o in np.unravel_index(sums.argmax(), sums.shape))
 
+def _row_height(side, zoom=2): return side*zoom+42 # two lines of text
+
 def compare_row(
     lr:np.ndarray, # (h, w, 3) or (h, w), uint8
     results:dict, # Name to result, (H, W, 3) or (H, W), uint8; the first one's worst place is shown
@@ -184,7 +186,7 @@ def compare_row(
     h,w,gap = side*zoom,side*zoom,8
     panels = {'LR':lr[top//scale:(top+side)//scale, left//scale:(left+side)//scale], **{k:v[top:top+side,left:left+side] for k,v in results.items()}, 'HR':hr[top:top+side,left:left+side]}
     font = ImageFont.load_default(14)
-    out = Image.new('RGB', (len(panels)*(w+gap)-gap, h+42), 'white')
+    out = Image.new('RGB', (len(panels)*(w+gap)-gap, _row_height(side, zoom)), 'white')
     draw = ImageDraw.Draw(out)
     for i,(k,a) in enumerate(panels.items()):
         x = i*(w+gap)
@@ -240,7 +242,11 @@ def _quality(args):
     if args.crop<8: raise ValueError(f"crop must be 8 pixels or more, not {args.crop}")
     for p in (args.json,args.pictures): # before the work, not after it
         if p is not None and str(p)!='-' and not p.parent.is_dir(): raise FileNotFoundError(f"{p.parent} is no folder, so {p.name} can't be written there; make it first")
-    if args.pictures and Image.registered_extensions().get(args.pictures.suffix.lower()) not in Image.SAVE: raise ValueError(f"{args.pictures}: no format is called {args.pictures.suffix!r}; name a .png, .jpg or .webp file")
+    if args.pictures:
+        fmt = Image.registered_extensions().get(args.pictures.suffix.lower())
+        if fmt not in Image.SAVE: raise ValueError(f"{args.pictures}: no format is called {args.pictures.suffix!r}; name a .png, .jpg or .webp file")
+        high = _row_height(args.crop)*sum(len(find_pictures(o)) for o in args.folders)
+        if high>MAX_SIDE.get(fmt, high): raise ValueError(f"{args.pictures}: that many rows can be {high} pixels high, and a {fmt} holds {MAX_SIDE[fmt]}; name a .png file, or a smaller --crop than {args.crop}")
     names = args.measures or (['psnr','ssim','lpips'] if args.features or _features_at_hand(None) else ['psnr','ssim'])
     shown = []
     def seen(f, small, results, hr, got):
@@ -254,7 +260,7 @@ def _quality(args):
     if args.json and str(args.json)!='-':
         with atomic_path(args.json) as tmp: tmp.write_text(text+'\n', encoding='utf-8')
     if args.pictures:
-        with atomic_path(args.pictures) as tmp: stack_rows(shown).save(tmp, Image.registered_extensions()[args.pictures.suffix.lower()])
+        with atomic_path(args.pictures) as tmp: stack_rows(shown).save(tmp, fmt)
 
 def sr_bench(
     argv:list|None=None # Arguments; None: the command line's

@@ -133,6 +133,7 @@ def test_jpeg_makes_it_worse(tmp_path, capsys):
     (['HR','--json','no/figures.json'], "no is no folder"),
     (['HR','--pictures','side.xyz'], "no format is called '.xyz'"),
     (['HR','--pictures','side.psd'], "no format is called '.psd'"), # Pillow reads it, and does not write it
+    (['HR','--pictures','side.webp','--crop','9000'], 'a WEBP holds 16383'),
     (['broken'], 'cannot be read as an image')])
 def test_bad_input_is_one_sentence(args, says, tmp_path, monkeypatch, capsys):
     folder_of(tmp_path, a=picture((24,24,3)))
