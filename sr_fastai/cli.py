@@ -53,13 +53,14 @@ def _parser():
 
 # %% ../nbs/15_cli.ipynb #b2408437
 def beside(
-    src:Path, # A picture
+    src:Path, # A picture, or a folder of pictures
     scale:float, # As in `upscale`
     size:tuple|None=None # As in `upscale`
 )->Path: # In the same folder
     "The name of the result when nobody gives one."
     tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
-    return src.with_name(f'{src.stem}_{tag}{src.suffix}')
+    stem,suffix = (src.name,'') if src.is_dir() else (src.stem,src.suffix)
+    return src.with_name(f'{stem}_{tag}{suffix}')
 
 # %% ../nbs/15_cli.ipynb #cce6c887
 def _settings(args):

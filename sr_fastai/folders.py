@@ -15,7 +15,7 @@ import numpy as np, torch
 from torch import nn
 import sr_fastai
 from .engine import _models, check_size, upscale_picture
-from .files import PART, atomic_path, is_part, only_one, reworded
+from .files import PART, atomic_path, is_part, only_one, part_start, reworded
 from .imageio import MAX_PIXELS, ImageError, Picture, check_quality, encode_image, find_pictures, format_of, read_image
 from .onnx_model import OnnxModel
 from .weights import is_file_name, registry
@@ -79,7 +79,7 @@ class Ledger:
         self.path,self.made = Path(folder)/LEDGER,{}
         self.results = {} # all that were ever entered: a run that is killed has entered what is not yet in its place
         with suppress(FileNotFoundError,NotADirectoryError):
-            for l in self.path.read_text(encoding='utf-8').splitlines():
+            for l in self.path.read_text(encoding='utf-8', errors='replace').splitlines():
                 with suppress(ValueError,KeyError,TypeError): # a line that a crash cut short
                     o = json.loads(l)
                     self._note(o['dst'], o['src'], o['settings'], o['result'])
@@ -144,15 +144,19 @@ def plan(
         if (other := taken.setdefault(str(dst).casefold(), p)) is not p: raise ValueError(f"{other} and {p} would both become {dst}; tell them apart with a name such as '{{stem}}_{{suffix}}'")
         if dst.exists() and dst.samefile(p): raise ValueError(f"{dst} is the picture itself; write to another folder, or under another name")
         jobs.append(Job(p, dst))
+    mine = {str(j.src.resolve()).casefold() for j in jobs}
+    for j in jobs:
+        if str(j.dst.resolve()).casefold() in mine: raise ValueError(f"{j.src} would become {j.dst}, which is a picture to enlarge itself; write to another folder, or under another name")
     if not jobs: raise ValueError(f"there are no pictures in {src}{'' if recursive else '; to look into its folders too, say recursive (--recursive)'}")
     return jobs
 
 # %% ../nbs/06_folders.ipynb #ccb014a7
 @contextmanager
-def _alone(out, folders):
-    "Refuses a second run into the same folder; sweeps up what a killed one left in the folders of its results."
+def _alone(out, results):
+    "Refuses a second run into the same folder; sweeps up what a killed one left of its results."
+    starts = {part_start(o.name) for o in results}
     with only_one(out/f'{LEDGER}.lock', ValueError(f"another run is writing to {out}; wait for it, or choose another folder")):
-        for p in (p for d in folders for p in d.glob(f'.*{PART}') if is_part(p) and p.is_file()): p.unlink(missing_ok=True)
+        for p in (p for d in {o.parent for o in results} for p in d.glob(f'.*{PART}') if is_part(p, starts) and p.is_file()): p.unlink(missing_ok=True)
         yield
 
 # %% ../nbs/06_folders.ipynb #3154ec12
@@ -255,7 +259,7 @@ def upscale_folder(
     jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale, size=size)
     work = Work(scale, size, model, ensemble, strength, consistent, quality, max_pixels, kwargs)
     # what is wrong for every picture is said once; a cluster may have what this machine lacks
-    if spread is overlapped: replace(work, size=None).enlarge(Picture(np.zeros((1,1,3), np.uint8), 'RGB'))
+    if spread is overlapped: replace(work, size=None).enlarge(Picture(np.zeros((8,8,3), np.uint8), 'RGB'))
     elif strength!=1: _models(model, 1, strength, torch.device('cpu'), True)
     settings = work.key()
     try: out.mkdir(parents=True, exist_ok=True)
@@ -264,7 +268,7 @@ def upscale_folder(
     if progress is True:
         from tqdm import tqdm
         bar = tqdm(total=len(jobs), unit='picture')
-    with _alone(out, {j.dst.parent for j in jobs}):
+    with _alone(out, [j.dst for j in jobs]):
         ledger = Ledger(out)
         def load(job):
             data,hashes[job] = _load(job, ledger, settings, overwrite)

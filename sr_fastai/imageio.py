@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'STANDARD', 'ORIENTATION', 'MAX_SIDE', 'ImageError', 'Picture', 'from_pil',
-           'check_float', 'load_exif', 'read_image', 'read_uint8', 'find_pictures', 'find_lr', 'to_depth', 'to_pil',
-           'format_of', 'check_quality', 'encode_image', 'write_image']
+           'check_float', 'load_exif', 'read_image', 'find_pictures', 'find_lr', 'to_depth', 'to_pil', 'read_uint8',
+           'format_of', 'check_quality', 'check_side', 'encode_image', 'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
-import importlib, io, os, re, struct, threading, warnings
+import importlib, io, math, os, re, struct, threading, warnings
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 from .files import atomic_path, reworded
 
 # %% ../nbs/03_imageio.ipynb #f4af694b
@@ -85,19 +85,26 @@ def _exif_bytes(exif):
     for d in (exif, *(exif.get_ifd(k) for k in _SUBS if k in exif)): d.update(_texts(d))
     return exif.tobytes()
 
+def _put(exif, k, v, sub=None):
+    "Put a tag into EXIF, or into a directory of it, if it can be written."
+    def place(e): return e if sub is None else e.get_ifd(sub)
+    alone = Image.Exif()
+    place(alone)[k] = v = _Text(v) if isinstance(v, str) else v
+    with suppress(Exception): # as Pillow's encoders raise whatever they meet
+        alone.tobytes()
+        place(exif)[k] = v
+
 def _exif(get):
-    "The EXIF that `get` reads, as bytes, or None where there is none or it is damaged."
+    "The EXIF that `get` reads, as bytes, without the tags that can't be written; None where there is none or it is damaged."
+    kept,interop = Image.Exif(),ExifTags.IFD.Interop
     try:
-        exif,left = get(),{}
-        for k in _LAYOUT&set(exif):
-            with suppress(Exception): left[k] = exif[k]
-            del exif[k]
-        for k in _SUBS:
-            if not exif.get_ifd(k): # an empty directory can't be written
-                exif.pop(k, None)
-                exif._ifds.pop(k, None)
-        try: return _exif_bytes(exif) if len(exif) else None
-        finally: exif.update(left) # it may be the caller's own
+        exif = get()
+        kept.endian = exif.endian
+        for k in set(exif)-_LAYOUT:
+            if k not in _SUBS: _put(kept, k, exif[k])
+            else:
+                for o,v in exif.get_ifd(k).items(): _put(kept, o, _texts(exif.get_ifd(o)) if o==interop else v, k)
+        return kept.tobytes() if len(kept) or kept._ifds else None
     except Exception: return None
 
 def _finite_dpi(dpi):
@@ -122,9 +129,11 @@ def _jpeg_quality(im):
     percent = 100*sum(table)/STANDARD
     return max(1, min(100, round(100-percent/2 if percent<=100 else 5000/percent)))
 
+_ELSEWHERE = 'XML:com.adobe.xmp','Raw profile type exif' # text chunks whose content has a place of its own in a `Picture`
+
 def _meta(im):
     "What belongs to a Pillow image, as `Picture` names it."
-    info = im.info
+    info,texts = im.info,getattr(im, 'text', {}) if im.format=='PNG' else {} # which reads what stands after the pixels too
     xmp = info.get('xmp')
     quality,f = _jpeg_quality(im),getattr(im, 'fp', None)
     if im.format=='WEBP' and f and not f.closed: quality = _webp_quality(f) # an image that was loaded has no file any more
@@ -133,7 +142,7 @@ def _meta(im):
         if 'gamma' in info: chunks.append((b'gAMA', struct.pack('>I', round(info['gamma']*1e5))))
         if 'chromaticity' in info: chunks.append((b'cHRM', struct.pack('>8I', *(round(o*1e5) for o in info['chromaticity']))))
         if 'srgb' in info: chunks.append((b'sRGB', bytes([info['srgb']])))
-        chunks += [(b'tEXt', (k,str(v))) for k,v in getattr(im, 'text', {}).items() if k!='XML:com.adobe.xmp']
+        chunks += [(b'tEXt', (k,str(v))) for k,v in texts.items() if k not in _ELSEWHERE]
     return dict(format='JPEG' if im.format=='MPO' else im.format, exif=_exif(im.getexif), icc=info.get('icc_profile') or None,
                 dpi=_finite_dpi(info.get('dpi')), xmp=xmp.encode() if isinstance(xmp, str) else xmp or None, chunks=chunks, quality=quality)
 
@@ -215,8 +224,8 @@ def _tiff(f, name, max_pixels):
         a = np.concatenate([colours if peak==1 else (colours+.5).astype(np.uint16), a[...,-1:]], -1)
     def exif():
         e = Image.Exif()
-        f.seek(0)
-        e.load_from_fp(f)
+        e.bigtiff,e.endian = t.is_bigtiff,t.byteorder
+        e.load_from_fp(f, page.offset)
         return e
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=['only the first page is taken'] if many else [])
 
@@ -252,7 +261,7 @@ def _upright(pic):
     "`pic` turned as its EXIF orientation says."
     exif = load_exif(pic.exif)
     o = exif.get(ORIENTATION, 1)
-    if pic.xmp: pic.xmp = re.sub(rb'(tiff:Orientation(?:="|>))\d', rb'\g<1>1', pic.xmp)
+    if pic.xmp: pic.xmp = re.sub(rb'(tiff:Orientation(?:=["\']|>))\d', rb'\g<1>1', pic.xmp)
     if ORIENTATION in exif:
         exif[ORIENTATION] = 1
         pic.exif = _exif_bytes(exif)
@@ -290,27 +299,12 @@ def read_image(
         except Image.UnidentifiedImageError:
             f.seek(0)
             head = f.read(4)
+            if head[:2] in (b'II',b'MM'): raise ImageError(f"{name} is damaged, or a kind of TIFF that can't be read; save it as a plain one") from None
             if head in _MAGIC or head[:2]==b'BM': raise ImageError(f"{name} is damaged or cut short: nothing follows from its header") from None
             raise ImageError(f"{name} is {'not a picture that can be read, whatever its name says' if head else 'empty'}; give a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF file") from None
         except MemoryError: raise ImageError(f"{name} is too large for this machine's memory") from None
         # decoders fail in every way there is
         except Exception as e: raise ImageError(f"{name} is damaged or cut short: {' '.join(str(e).split())[:150] or type(e).__name__}") from None
-
-# %% ../nbs/03_imageio.ipynb #b289cfcc
-def read_uint8(
-    path:str|os.PathLike, # A file in one of `FORMATS`
-    mode:str|None='RGB', # 'RGB' or 'L'; None: grey stays grey
-    max_pixels:int|None=MAX_PIXELS # As in `read_image`
-)->np.ndarray: # (H, W, 3), or (H, W) for grey
-    "The pixels of a picture, upright, without alpha, 16 bits made 8. `ImageError` if it can't be read."
-    try:
-        with _open(path, path, max_pixels) as im:
-            im = ImageOps.exif_transpose(im)
-            if im.mode=='F': im = Image.fromarray(to_depth(check_float(np.asarray(im)), np.uint8))
-            if im.mode.startswith('I'): im = Image.fromarray(np.rint(np.asarray(im)/257).astype(np.uint8)) # Pillow would clip it
-            return np.asarray(im.convert(mode or ('L' if im.mode in ('1','L','LA') else 'RGB')))
-    except FileNotFoundError: raise
-    except Exception as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
 
 # %% ../nbs/03_imageio.ipynb #d07e4a92
 def find_pictures(
@@ -388,8 +382,20 @@ def _sized_exif(pic):
             if k in d: d[k] = pic.size[i]
     return _exif_bytes(exif)
 
+# %% ../nbs/03_imageio.ipynb #b289cfcc
+def read_uint8(
+    path:str|os.PathLike, # A file in one of `FORMATS`
+    mode:str|None='RGB', # 'RGB' or 'L'; None: grey stays grey
+    max_pixels:int|None=MAX_PIXELS # As in `read_image`
+)->np.ndarray: # (H, W, 3), or (H, W) for grey
+    "The pixels of a picture, upright, without alpha, 16 bits made 8. `ImageError` if it can't be read."
+    try: pic = read_image(path, max_pixels)
+    except ImageError as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
+    pic = replace(pic, a=to_depth(pic.a, np.uint8), stored=None, exif=None) # levels as they are, without a palette
+    return np.asarray(to_pil(pic).convert(mode or pic.mode.rstrip('A').replace('CMYK', 'RGB')))
+
 # %% ../nbs/03_imageio.ipynb #9777bd93
-def _pillow_args(pic, fmt, quality):
+def _pillow_args(pic, fmt, quality, name):
     "What Pillow's writer of `fmt` is told."
     d = dict(icc_profile=pic.icc, exif=_sized_exif(pic))
     if fmt=='PNG':
@@ -402,19 +408,19 @@ def _pillow_args(pic, fmt, quality):
         # a segment of a JPEG holds 65533 bytes, and XMP's begins with 29 of its own
         for k,most in (('exif',65533),('xmp',65504)):
             if len(d[k] or b'')>most:
-                warnings.warn(f'{k.upper()} of {len(d[k]):,} bytes is more than a JPEG holds, so it is left out; a PNG or TIFF keeps it')
+                warnings.warn(f'{name}: {k.upper()} of {len(d[k]):,} bytes is more than a JPEG holds, so it is left out; a PNG or TIFF keeps it')
                 d[k] = None
-    elif fmt=='WEBP': d |= dict(quality=quality or 95, xmp=pic.xmp)
+    elif fmt=='WEBP': d |= dict(quality=quality or 95, xmp=pic.xmp, lossless=not quality and pic.format=='WEBP' and pic.quality==100)
     elif fmt=='AVIF': d |= dict(quality=quality or 90, xmp=pic.xmp, subsampling='4:4:4')
     else: d = dict(dpi=pic.dpi) if fmt=='BMP' else {}
     return {k:v for k,v in d.items() if v is not None}
 
 # %% ../nbs/03_imageio.ipynb #e4dccc7a
-def _png16(pic):
+def _png16(pic, name):
     "A PNG of 16 bits, as bytes. Its ancillary chunks are those that Pillow writes for a single pixel with the same metadata."
     import imagecodecs
     f = io.BytesIO()
-    Image.new('L' if pic.mode[0]=='L' else 'RGB', (1,1)).save(f, 'PNG', **_pillow_args(pic, 'PNG', None))
+    Image.new('L' if pic.mode[0]=='L' else 'RGB', (1,1)).save(f, 'PNG', **_pillow_args(pic, 'PNG', None, name))
     one,extra,i = f.getvalue(),b'',8
     while i<len(one):
         n = 12+int.from_bytes(one[i:i+4])
@@ -466,7 +472,7 @@ def _write_tiff(f, pic):
             f.write(data)
 
 # %% ../nbs/03_imageio.ipynb #1717060c
-def _fit(pic, fmt):
+def _fit(pic, fmt, name):
     "`pic` as far as a file of this format can hold it."
     deep = 'u2' if fmt=='PNG' or fmt in ('JPEG2000','PPM') and pic.mode=='L' else 'u1'
     if fmt=='TIFF' or pic.a.dtype==np.uint8: pass
@@ -476,7 +482,7 @@ def _fit(pic, fmt):
         if pic.icc:
             from PIL import ImageCms
             try: im = ImageCms.profileToProfile(im, io.BytesIO(pic.icc), ImageCms.createProfile('sRGB'), outputMode='RGB')
-            except ImageCms.PyCMSError: warnings.warn('its ICC profile is none of CMYK, so the colours are made RGB without it')
+            except ImageCms.PyCMSError: warnings.warn(f'{name}: its ICC profile is none of CMYK, so the colours are made RGB without it')
         pic = replace(pic, a=np.asarray(im.convert('RGB')), mode='RGB', icc=None)
     if 'A' in pic.mode and fmt in ('JPEG','BMP','PPM'):
         alpha = to_depth(pic.a[...,-1:], np.float32)
@@ -508,6 +514,14 @@ def check_quality(
 
 MAX_SIDE = dict(JPEG=65500, WEBP=16383, AVIF=65536, GIF=65535) # pixels a side that a format can hold
 
+def check_side(
+    fmt:str, # Pillow's name of the format
+    size:tuple, # Width and height in pixels
+    name # What the message calls the picture
+):
+    "`ImageError` for a picture that is too large for its format."
+    if max(size)>MAX_SIDE.get(fmt, math.inf): raise ImageError(f"{name}: a {fmt} is at most {MAX_SIDE[fmt]} pixels wide and high, and this is {size[0]}x{size[1]}; write a PNG or TIFF")
+
 def encode_image(
     pic:Picture, # What to write; stays as it is
     fmt:str, # Pillow's name of the format
@@ -516,19 +530,17 @@ def encode_image(
     name:str='the result' # What messages call it
 ):
     "Write a picture and what belongs to it into an open file."
-    w,h = pic.size
-    most = MAX_SIDE.get(fmt)
-    if most and max(w,h)>most: raise ImageError(f"{name}: a {fmt} is at most {most} pixels wide and high, and this is {w}x{h}; write a PNG or TIFF")
+    check_side(fmt, pic.size, name)
     check_quality(quality)
-    pic = _fit(pic, fmt)
-    if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic))
+    pic = _fit(pic, fmt, name)
+    if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic, name))
     elif fmt=='TIFF': _write_tiff(f, pic)
     else:
         im = to_pil(pic)
         clear = im.info.get('transparency')
         im.info.clear() # all goes through the arguments
         if clear: im.info['transparency'] = 255 if fmt=='GIF' else clear # GIF names one clear colour: the last
-        args = _pillow_args(pic, fmt, quality)
+        args = _pillow_args(pic, fmt, quality, name)
         try: im.save(f, fmt, **args)
         except (OSError,ValueError) as e:
             if getattr(e, 'errno', None) is not None: raise
@@ -537,7 +549,7 @@ def encode_image(
 def write_image(
     pic:Picture, # What to write; stays as it is
     path:str|os.PathLike, # The file to write, in the format that its suffix names; its folder has to exist
-    quality:int|None=None # 1..100, for JPEG, WebP and AVIF; None: 95, 95 and 90
+    quality:int|None=None # 1..100, for JPEG, WebP and AVIF; None: 95, 95 and 90, and without loss from one WebP to another
 )->Path: # The file
     "Write a picture and what belongs to it: whole or not at all. Raises `ImageError` or `OSError`, in one sentence."
     path = Path(path)

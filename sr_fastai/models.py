@@ -93,9 +93,10 @@ class Generator(nn.Module):
     def at_scale(self,
         scale:int # 2, 3 or 4
     ):
-        "A generator of another scale with this one's weights, but for the last convolution, which begins anew: its channels depend on the scale."
+        "A generator of another scale with this one's weights, but for convolutions whose number or channels depend on the scale, such as the last: those begin anew."
         net = Generator(**{**self.config, 'scale':scale})
-        net.load_state_dict({k:v for k,v in self.state_dict().items() if not k.startswith('last.')}, strict=False)
+        shapes = {k:v.shape for k,v in net.state_dict().items()}
+        net.load_state_dict({k:v for k,v in self.state_dict().items() if v.shape==shapes.get(k)}, strict=False)
         return net
 
     @property

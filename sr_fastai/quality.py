@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image, ImageDraw, ImageFont
 from .commands import run_command
-from .engine import upscale
+from .engine import CLEAN, is_lossy, upscale
 from .files import atomic_path
-from .imageio import MAX_SIDE, find_lr, find_pictures, read_uint8
+from .imageio import MAX_SIDE, find_lr, find_pictures, read_image, read_uint8
 from .lpips import LPIPS
 from .metrics import psnr, ssim
 from .resample import bicubic_down, bicubic_up
@@ -81,8 +81,9 @@ def pairs(
         yield f,small,hr
 
 # %% ../nbs/08b_quality.ipynb #f3d20650
-def _enlarge(lr, scale, model, **kwargs):
-    return bicubic_up(lr, scale) if isinstance(model, str) and model=='bicubic' else upscale(lr, scale=scale, model=model, **kwargs)
+def _enlarge(lr, scale, model, lossy, **kwargs):
+    if isinstance(model, str) and model=='bicubic': return bicubic_up(lr, scale)
+    return upscale(lr, scale=scale, model='photo' if model=='auto' and lossy else model, **kwargs) # which sees pixels and no file
 
 def _ends(paths, least=1):
     "Each path to as many of its last parts as tell them apart."
@@ -111,7 +112,8 @@ def quality(
     for folder in folders:
         found = {m:{} for m in models}
         for f,small,hr in pairs(folder, scale, lr, jpeg):
-            results = {called[m]:_enlarge(small, scale, m, **kwargs) for m in models}
+            lossy = jpeg<CLEAN if jpeg else lr is not None and is_lossy(read_image(find_lr(f, folder, lr, scale)))
+            results = {called[m]:_enlarge(small, scale, m, lossy, **kwargs) for m in models}
             try: got = {m:scores(o, hr, funcs) for m,o in results.items()}
             except ValueError as e: raise ValueError(f"{f}: {e}") from None
             for m in models: found[m][f.name] = got[called[m]]

@@ -1,5 +1,5 @@
 "`upscale`: tiles that can't be seen, colours that don't move, any kind of input."
-import io, os, subprocess, sys
+import io, os, subprocess, sys, threading
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -426,6 +426,27 @@ def test_result_is_never_the_callers_memory():
         assert not np.shares_memory(np.asarray(x), np.asarray(upscale(x, scale=1)))
     im = Image.fromarray(noise(8, 8))
     assert upscale(im, scale=1, consistent=True).size==(8,8)
+
+def test_progress_ends_with_the_last_tile(model):
+    "Cores overlap where they do not divide the picture."
+    parts = []
+    upscale(noise(51, 51), model=model, tile=10, progress=parts.append)
+    assert parts.count(parts[-1])==1 and abs(parts[-1]-1)<1e-6
+
+def test_memory_is_counted_in_the_own_thread(model):
+    "Hooks on a model that threads share saw the layers of another one's picture."
+    from sr_fastai.engine import _pixel_bytes
+    want = _pixel_bytes(model, torch.device('cpu'))
+    stop = threading.Event()
+    def work():
+        while not stop.is_set(): model(torch.zeros(1, 3, 64, 64))
+    t = threading.Thread(target=work)
+    t.start()
+    try: got = {_pixel_bytes(model, torch.device('cpu')) for _ in range(200)}
+    finally:
+        stop.set()
+        t.join()
+    assert got=={want}
 
 def test_batch_is_one_progress_and_keeps_its_class(model):
     class Mine(torch.Tensor): pass

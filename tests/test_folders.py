@@ -82,7 +82,7 @@ def test_files_of_other_programs_are_not_swept_up(src, model, tmp_path):
     out = tmp_path/'out'
     (out/'sub').mkdir(parents=True)
     (out/'.folder.abcdefgh.part').mkdir()
-    theirs = [out/'.film.mkv.part', out/'sub'/'.0.png.abcdefgh.part']
+    theirs = [out/'.film.mkv.part', out/'sub'/'.0.png.abcdefgh.part', out/'.mine.png.abcdefgh.part'] # the last: of `upscale_file` beside this run
     for p in (*theirs, out/'.0.png.abcdefgh.part'): p.write_text('x')
     upscale_folder(src, out, model=model)
     assert all(p.exists() for p in theirs) and not (out/'.0.png.abcdefgh.part').exists()
@@ -191,7 +191,7 @@ def test_a_damaged_ledger_costs_only_time(src, model, tmp_path):
     upscale_folder(src, out, model=model)
     l = out/LEDGER
     lines = l.read_bytes().splitlines()
-    l.write_bytes(b'\n'.join([b'{"dst": 1', b'null', b'[]', *lines[1:]])[:-10])
+    l.write_bytes(b'\n'.join([b'{"dst": 1', b'null', b'[]', b'\xff', *lines[1:]])[:-10])
     r = upscale_folder(src, out, model=model, overwrite=True)
     assert len(r.done)==5
     assert len(upscale_folder(src, out, model=model).skipped)==5
@@ -228,6 +228,13 @@ def test_results_beside_their_pictures_are_no_pictures(src, model):
         upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
         r = upscale_folder(src, src, name='{stem}_x2', format=format, model=model)
         assert not r.failed and not r.done and len(r.skipped)==5 and len(list(src.glob('*.png')))==10
+
+def test_no_result_takes_the_place_of_another_picture(src, model):
+    "It was advised to overwrite, and the picture was gone."
+    Image.new('RGB', (5,5)).save(src/'0_x2.png') # not made by a run
+    for kw in ({}, dict(overwrite=True)):
+        with pytest.raises(ValueError, match='0.png would become .*0_x2.png, which is a picture to enlarge itself'): upscale_folder(src, src, name='{stem}_x2', model=model, **kw)
+    assert read_image(src/'0_x2.png').size==(5,5)
 
 def test_results_of_other_runs_are_no_pictures(src, model, tmp_path):
     "In a folder of the pictures or beside them; in a folder of their own they are what is meant."

@@ -328,7 +328,89 @@ def test_pil_of_16_bit_colour_says_what_is_lost(tmp_path, model):
 def test_metadata_too_long_for_a_jpeg_costs_no_picture(tmp_path):
     "A segment of a JPEG holds 65533 bytes; Photoshop's XMP in a PNG or TIFF may be longer."
     pic = Picture(np.zeros((4,4,3), np.uint8), 'RGB', xmp=b'<x>'+b' '*70_000, dpi=(72,72))
-    with pytest.warns(UserWarning, match='XMP of 70,003 bytes is more than a JPEG holds'): write_image(pic, tmp_path/'a.jpg')
+    with pytest.warns(UserWarning, match='a.jpg: XMP of 70,003 bytes is more than a JPEG holds'): write_image(pic, tmp_path/'a.jpg')
     assert read_image(tmp_path/'a.jpg').xmp is None and read_image(tmp_path/'a.jpg').dpi==(72,72)
     fits = replace(pic, xmp=b'<x>'+b' '*65_501)
     assert read_image(write_image(fits, tmp_path/'b.jpg')).xmp==fits.xmp
+
+def _tags(*entries):
+    "EXIF as bytes, with tags (number, type, count, value of four bytes) that Pillow reads but does not write."
+    return b'Exif\0\0II*\0'+struct.pack('<IH', 8, len(entries))+b''.join(struct.pack('<HHI', *e[:3])+e[3] for e in entries)+bytes(4)
+
+@pytest.mark.parametrize('bad', [
+    (E.XResolution, 2, 3, b'72\0\0'), # text for a number
+    (E.ImageWidth, 2, 3, b'40\0\0')])
+def test_a_tag_that_cannot_be_written_costs_no_other(tmp_path, bad):
+    "All EXIF was lost, and with it the orientation."
+    data = _tags((E.Make, 2, 4, b'Cam\0'), (E.Orientation, 3, 1, struct.pack('<I', 6)), bad)
+    Image.fromarray(noise(10, 20, 3)).save(tmp_path/'a.jpg', exif=data)
+    pic = read_image(tmp_path/'a.jpg')
+    assert pic.size==(10,20) and load_exif(pic.exif)[E.Make]=='Cam'
+    assert read_uint8(tmp_path/'a.jpg').shape==(20,10,3)
+
+def test_a_height_below_the_sea(tmp_path):
+    "GPS's altitude as a signed fraction, which some write and Pillow does not."
+    gps = struct.pack('<HHHI', 2, 1, 2, 2)+b'S\0\0\0'+struct.pack('<HHIII', 6, 10, 1, 8+2+12+4+2+24+4, 0)+struct.pack('<ii', -12, 1)
+    data = b'Exif\0\0II*\0'+struct.pack('<IHHHII', 8, 1, ExifTags.IFD.GPSInfo, 4, 1, 26)+bytes(4)+gps
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path/'a.jpg', exif=data)
+    assert load_exif(read_image(tmp_path/'a.jpg').exif).get_ifd(ExifTags.IFD.GPSInfo)=={1:'S'}
+
+@pytest.mark.parametrize('dtype,order', [(np.uint8,'<'), (np.uint16,'<'), (np.uint16,'>')])
+def test_tags_of_a_bigtiff(tmp_path, dtype, order):
+    "Its directory is laid out in another way than EXIF's."
+    a = noise(10, 20, 3, dtype)
+    tifffile.imwrite(tmp_path/'a.tif', a, photometric='rgb', bigtiff=True, byteorder=order, metadata=None, software=False, extratags=[(E.Make, 2, 0, 'Cam', True)])
+    pic = read_image(tmp_path/'a.tif')
+    assert (pic.a==a).all()
+    if order=='<': assert load_exif(pic.exif)[E.Make]=='Cam' # Pillow reads no other
+    upscale_file(tmp_path/'a.tif', tmp_path/'b.tif', scale=1)
+    assert (read_image(tmp_path/'b.tif').a==a).all()
+
+@pytest.mark.parametrize('kw', [{}, dict(planarconfig='separate'), dict(byteorder='>'), dict(compression='zlib', predictor=True)])
+@pytest.mark.parametrize('dtype', [np.uint16,np.float32])
+def test_uint8_of_deeper_tiffs(tmp_path, dtype, kw):
+    "Pillow reads some of them wrongly, and some not at all."
+    a = noise(10, 20, 3, np.uint16)
+    if dtype==np.float32: a = to_depth(a, dtype)
+    tifffile.imwrite(tmp_path/'a.tif', np.moveaxis(a, -1, 0) if 'planarconfig' in kw else a, photometric='rgb', **kw)
+    assert (read_uint8(tmp_path/'a.tif')==to_depth(a, np.uint8)).all()
+
+@pytest.mark.parametrize('mode,to', [('1','L'), ('L','L'), ('LA','L'), ('P','RGB'), ('RGBA','RGB'), ('CMYK','RGB'), ('I;16','L')])
+def test_uint8_of_any_mode(tmp_path, mode, to):
+    im = Image.fromarray(noise(8, 9, 1, np.uint16)[...,0]) if mode=='I;16' else Image.fromarray(noise(8, 9, 3)).convert(mode)
+    im.save(tmp_path/'a.tif')
+    want = to_depth(np.asarray(im), np.uint8) if mode=='I;16' else np.asarray(im.convert(to))
+    assert (read_uint8(tmp_path/'a.tif', None)==want).all()
+
+def test_no_note_to_turn_is_left(tmp_path):
+    "A PNG of ImageMagick has its EXIF as text too, and XMP may be in single quotes."
+    info = PngImagePlugin.PngInfo()
+    data = exif(6).tobytes()
+    info.add_text('Raw profile type exif', f"\nexif\n{len(data):8}\n{data.hex()}\n")
+    info.add_itxt('XML:com.adobe.xmp', "<x tiff:Orientation='6'/>")
+    Image.fromarray(noise(8, 9, 3)).save(tmp_path/'a.png', pnginfo=info)
+    pic = read_image(tmp_path/'a.png')
+    assert pic.size==(8,9) and pic.xmp==b"<x tiff:Orientation='1'/>"
+    with Image.open(write_image(pic, tmp_path/'b.png')) as im: assert 'Raw profile type exif' not in im.text and im.getexif()[E.Orientation]==1
+
+@pytest.mark.parametrize('dtype', [np.uint8,np.uint16])
+def test_xmp_after_the_pixels(tmp_path, dtype):
+    data = write_image(Picture(noise(8, 9, 3, dtype), 'RGB', xmp=b'<x/>'), tmp_path/'a.png').read_bytes()
+    at = data.index(b'iTXt')-4
+    n = 12+int.from_bytes(data[at:at+4], 'big')
+    end = data.index(b'IEND')-4
+    (tmp_path/'a.png').write_bytes(data[:at]+data[at+n:end]+data[at:at+n]+data[end:])
+    assert read_image(tmp_path/'a.png').xmp==b'<x/>'
+
+def test_lossless_webp_stays_lossless(tmp_path):
+    a = noise(8, 9, 3)
+    Image.fromarray(a).save(tmp_path/'a.webp', lossless=True)
+    pic = read_image(tmp_path/'a.webp')
+    assert (read_image(write_image(pic, tmp_path/'b.webp')).a==a).all()
+    assert read_image(write_image(pic, tmp_path/'c.webp', 80)).quality is None
+
+def test_too_large_for_its_format_is_said_before_the_work(tmp_path, model):
+    Image.new('RGB', (9000,1)).save(tmp_path/'a.png')
+    def never(_): pytest.fail('it worked')
+    with pytest.raises(ImageError, match='at most 16383'): upscale_file(tmp_path/'a.png', tmp_path/'a.webp', model=model, progress=never)
+    with pytest.raises(OSError, match='a.png is no folder'): upscale_file(tmp_path/'a.png', tmp_path/'a.png'/'sub'/'b.png', model=model, progress=never)

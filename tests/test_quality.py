@@ -108,6 +108,16 @@ def test_odd_sizes_grey_and_colour_side_by_side(tmp_path, capsys):
     assert 'a.png' in out and 'b.png' in out and 'mean of 2' in out
     with Image.open(tmp_path/'side.png') as im: assert im.size==(3*(40+8)-8, 2*(40+42))
 
+def test_auto_is_what_upscale_takes_for_such_files(tmp_path, capsys):
+    "It was base on JPEG too, since LR is measured as pixels."
+    hr = folder_of(tmp_path, a=picture((64,64,3)))
+    (tmp_path/'LR').mkdir()
+    Image.fromarray(picture((32,32,3))).save(tmp_path/'LR'/'a.jpg', quality=60)
+    for kw,same in ((['--jpeg',60],'photo'), (['--lr',tmp_path/'LR'],'photo'), (['--jpeg',95],'base'), ([],'base')):
+        code,out,_ = bench(capsys, hr, '-m', 'auto', '-m', 'base', '-m', 'photo', '--measures', 'psnr', '--json', '-', *kw)
+        got = {r['model']:r['mean']['psnr'] for r in json.loads(out)}
+        assert code==0 and got['auto']==got[same] and got['base']!=got['photo']
+
 def test_folders_are_told_apart(tmp_path, capsys):
     for d in ('a','p/a'):
         (tmp_path/d).mkdir(parents=True)
