@@ -37,7 +37,7 @@ class GANAccumulation(Callback):
         batches,images,mean = self.held.pop(self.net, (0,0,None))
         if mean:
             for p,m in zip(params, mean): p.grad = m.lerp_(p.grad, n/(images+n))
-        if self.accumulating: self.held[self.net] = (batches+1, images+n, [p.grad for p in params])
+        if self.accumulating: self.held[self.net] = (batches+1, images+n, [p.grad.clone() for p in params]) # fastai's optimizers zero them in place
 
     def before_step(self):
         if self.accumulating: raise CancelStepException()

@@ -294,7 +294,7 @@ def after_cancel_fit(self:Checkpoint):
 @patch
 def _save_epoch(self:Checkpoint, stopped=False):
     self.validated = False
-    value = None if self.column is None else self.final_record[self.column]
+    value = self.final_record[self.column] if self.column is not None and self.column<len(self.final_record) else None # an epoch without validation has a shorter row
     new = value is not None and not math.isnan(value) and (self.best is None or self.sign*value>self.sign*self.best['value'])
     if new:
         self.best = dict(column=self.column_name, value=float(value), epoch=self.epoch)

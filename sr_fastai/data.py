@@ -33,14 +33,26 @@ class PixelsToUnit(IntToFloatTensor):
     def decodes(self, o:TensorImage): return o.clamp(0, 1)
 
 # %% ../nbs/08_data.ipynb #9c3d67c9
-def _code(c): return c.co_code,c.co_names,[_code(o) if hasattr(o, 'co_code') else o for o in c.co_consts]
+def _told(v, within=()):
+    "What tells `v` from other values, the same in each process: a function by what it does."
+    if any(v is o for o in within): return 'itself'
+    def of(o): return _told(o, (*within, v))
+    if (f := getattr(v, '__func__', None)) is not None: return of(f) # of a static or a class method
+    if hasattr(v, '__code__'): return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()]
+    if hasattr(v, 'co_code'): return v.co_code,v.co_names,of(v.co_consts)
+    if isinstance(v, (np.ndarray,Tensor)): return str(v.dtype),v.shape,hashlib.sha256(np.ascontiguousarray(v).tobytes()).hexdigest() # `repr` shortens it
+    if isinstance(v, (tuple,list)): return [of(o) for o in v]
+    if isinstance(v, dict): return [(k,of(o)) for k,o in v.items()]
+    return sorted(map(repr, v)) if isinstance(v, (set,frozenset)) else repr(v)
+
+def _hash(v): return hashlib.sha256(repr(_told(v)).encode()).hexdigest()[:16]
 
 def _own_code(how):
-    "A hash of what the steps of a `Degrade` do that are not of this package."
+    "A hash of the steps of a `Degrade` that are not of this package, with what they do."
     def own(cls): return not cls.__module__.startswith('sr_fastai.') and cls is not object
     steps = [getattr(o, 'step', o) for o in how.ops]
-    does = [_code(f.__code__) for o in steps for cls in type(o).__mro__ if own(cls) for f in vars(cls).values() if hasattr(f, '__code__')]
-    return f' {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}' if does else ''
+    does = [(vars(o),[f for cls in classes for f in vars(cls).values() if hasattr(getattr(f, '__func__', f), '__code__')]) for o in steps if (classes := [c for c in type(o).__mro__ if own(c)])]
+    return f' {_hash(does)}' if does else ''
 
 class ReadImage(Transform):
     "A file to a (3, H, W) uint8 tensor of type `cls`, `change`d on the way."
@@ -61,8 +73,7 @@ class ReadImage(Transform):
         # a function of ours goes by its name; any other by what it does, since all lambdas have one name
         if (getattr(f, '__module__', None) or '').startswith('sr_fastai.'): return f'{f.__qualname__}{args}'
         if not hasattr(f, '__code__') or hasattr(f, '__self__'): raise TypeError(f'{c!r}: LR is made by a `Degrade` or a Python function that is no method, so that the cache can tell it from others')
-        does = (_code(f.__code__),f.__defaults__,[o.cell_contents for o in f.__closure__ or ()])
-        return f'{f.__qualname__}{args} {hashlib.sha256(repr(does).encode()).hexdigest()[:16]}'
+        return f'{f.__qualname__} {_hash((f,args))}'
 
     def pixels(self, f):
         x = read_rgb(f)
@@ -166,8 +177,8 @@ class PairedDegrade(PairTransform):
 # %% ../nbs/08_data.ipynb #22069f6b
 class CutBlur(ItemTransform):
     """A rectangle of HR in place of the same in LR, or the other way round, so that a network learns where to leave pixels alone ([Yoo et al. 2020](https://arxiv.org/abs/2004.00448)).
-    LR is enlarged to HR's size for it: for networks that take it so. A batch transform, in training only."""
-    order,split_idx = 20,0 # after the pixels are floats
+    LR is enlarged to HR's size for it, in validation too: for networks that take it so. A batch transform."""
+    order = 20 # after the pixels are floats
     def __init__(self,
         p:float=1., # Share of the batches
         alpha:float=.7 # Share of each side that the rectangle takes, give or take a tenth of it
@@ -175,11 +186,12 @@ class CutBlur(ItemTransform):
         super().__init__()
         self.p,self.alpha = p,alpha
 
-    def encodes(self, o):
+    def __call__(self, o, split_idx=None, **kwargs):
+        if len(o)!=2: return o
         lr,hr = o
         h,w = hr.shape[-2:]
         big = F.interpolate(lr, (h,w), mode='nearest')
-        if random.random()<self.p:
+        if split_idx==0 and random.random()<self.p:
             share = min(1, max(0, random.gauss(self.alpha, .1*self.alpha)))
             ch,cw = int(h*share),int(w*share)
             t,l = random.randrange(h-ch+1),random.randrange(w-cw+1)

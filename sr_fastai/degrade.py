@@ -15,6 +15,7 @@ from PIL import Image
 from fastcore.basics import store_attr
 from fastcore.xtras import is_listy
 from .files import atomic_path
+from .imageio import read_uint8
 from .resample import bicubic_down
 
 # %% ../nbs/07_degrade.ipynb #a81a866f
@@ -309,7 +310,7 @@ def degrade_folder(
     if variants>1 and end.format(1)==end.format(2): raise ValueError(f"end={end!r} gives {variants} variants one name; put {{}} where their number goes")
     lr_dir.mkdir(parents=True, exist_ok=True)
     for f in files:
-        hr = np.array(Image.open(f).convert('RGB'))
+        hr = read_uint8(f)
         for i in range(1, variants+1):
             name = f'{f.stem}{end.format(i)}.png'
             record = how.draw(seed_of(name, seed))

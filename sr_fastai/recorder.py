@@ -63,6 +63,7 @@ class GANRecorder(Recorder):
         self.loss,self.smooth_loss = LossMetric('gen_loss'),_SmoothLoss(self.smooth_loss.beta)
 
     def before_fit(self):
+        if self.train_metrics: raise ValueError('recorder.train_metrics: metrics are of validation here, beside the losses of both nets in training; `learn.validate(0)` measures on training images')
         super().before_fit()
         loss = self.loss_func
         self.keys = {True:('gen_loss',*loss.gen_names), False:('crit_loss',*loss.crit_names)} # of the generator's turn, of the critic's

@@ -192,11 +192,12 @@ class GANWatch(Callback):
 
     def after_epoch(self):
         sums,self.sums = self.sums,None
-        if self.train_iter==self.start: return
+        if self.train_iter==self.start or not sums: return # nothing was trained, or nothing validated
         row = self.recorder.named(self.recorder.values[-1])
         def col(k): return nan if row.get(k) is None else row[k]
         train,valid,adv,pixel = col('crit_train_loss')/self.guess,col('crit_valid_loss')/self.guess,col('train_adv'),col('train_pixel')
-        err,nearest = torch.stack(sums).sum(0).tolist() if sums else (nan,nan)
+        if getattr(getattr(self.loss_func.gen_loss_func, 'pixel', None), 'pixel', None)=='log_mse': pixel = math.exp(pixel)
+        err,nearest = torch.stack(sums).sum(0).tolist()
         worse = err/self.best if self.best<math.inf else nan
         self.idling = self.idling+self.train_iter-self.start if train>.98 else 0
         if not valid<.05: self.adv = adv # the last that an even match had

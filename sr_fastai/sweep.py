@@ -541,6 +541,10 @@ def _at_once(self:Sweep, jobs, gpus, following, job, tell, end, n):
 # %% ../nbs/14_sweep.ipynb #340069aa
 def _short(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
 
+def _column(p, metric):
+    "What the table calls a parameter, as W&B does where a column of its own has that name."
+    return f'config.{p.name}' if p.name in ('run','state','epochs','seconds','error',metric) else p.name
+
 @patch(as_prop=True)
 def runs(self:Sweep):
     "A table of all runs: number, state, epochs, value of the metric, seconds, and each parameter."
@@ -549,10 +553,10 @@ def runs(self:Sweep):
     rows = []
     for t in self.study.get_trials(deepcopy=False):
         values = t.intermediate_values
-        vals = {p.name:p.at(t.params.get(p.name, 0)) for p in self.params if not p.constant and (p.name in t.params)}
+        vals = {_column(p, self.metric):p.at(t.params.get(p.name, 0)) for p in self.params if not p.constant and (p.name in t.params)}
         rows.append(dict(run=t.number, state=word[t.state.name], epochs=max(values, default=0), **{self.metric:values[max(values)] if values else None},
                          seconds=round(t.duration.total_seconds(), 1) if t.duration else None, **vals, error=t.user_attrs.get('error')))
-    return pd.DataFrame(rows, columns=['run','state','epochs',self.metric,'seconds',*[p.name for p in self.params if not p.constant],'error'])
+    return pd.DataFrame(rows, columns=['run','state','epochs',self.metric,'seconds',*[_column(p, self.metric) for p in self.params if not p.constant],'error'])
 
 # %% ../nbs/14_sweep.ipynb #04332cf9
 @patch(as_prop=True)
@@ -689,7 +693,7 @@ def plot(self:Sweep):
 def _flat(d, at=()):
     for k,v in d.items():
         if isinstance(v, dict): yield from _flat(v, at+(k,))
-        else: yield '_'.join(at+(k,)),v
+        else: yield '.'.join(at+(k,)),v
 
 @patch
 def report(self:Sweep)->Path: # The file

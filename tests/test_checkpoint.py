@@ -156,6 +156,12 @@ def test_other_metrics_and_another_monitor(tmp_path):
     third = more(3, [], 'd_real')
     assert [len(row) for row in third.recorder.values]==[len(first.recorder.values[0])-2]*3
 
+def test_an_epoch_without_validation(tmp_path):
+    from fastai.callback.all import ShortEpochCallback
+    learn = fit(tiny(), 1, Checkpoint(tmp_path, monitor='psnr'), ShortEpochCallback(.3))
+    assert len(learn.recorder.values[0])<len(learn.recorder.metric_names)-2
+    assert read_checkpoint(tmp_path/'last.pt')['best'] is None
+
 def test_early_stop_is_an_end(tmp_path):
     def stop(): return EarlyStoppingCallback('psnr', min_delta=100., patience=1) # no epoch after the first is that much better
     fit(tiny(), 5, Checkpoint(tmp_path), stop())

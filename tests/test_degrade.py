@@ -108,6 +108,15 @@ def test_grey_and_float_noise_are_clipped():
 def test_bad_hr():
     with pytest.raises(ValueError, match='must be .H, W, C. uint8'): mild()(np.zeros((8,8,3)))
 
+def test_a_folder_is_read_as_training_reads_it(tmp_path):
+    "Upright, and 16 bits as 8."
+    deep,exif = np.full((16,24), 32768, np.uint16),Image.Exif()
+    exif[274] = 6
+    (tmp_path/'HR').mkdir()
+    Image.fromarray(deep).save(tmp_path/'HR'/'a.png', exif=exif)
+    degrade_folder(tmp_path/'HR', tmp_path/'lr', bicubic(2), 'x2')
+    with Image.open(tmp_path/'lr'/'ax2.png') as im: assert im.size==(8,12) and abs(np.asarray(im).astype(int)-128).max()<=1
+
 def test_a_folder_that_makes_no_sense(tmp_path):
     with pytest.raises(FileNotFoundError, match='no .png files'): degrade_folder(tmp_path/'typo', tmp_path/'lr', bicubic(2), 'x2')
     Image.fromarray(noise(8, 8)).save(tmp_path/'a.png')

@@ -529,3 +529,46 @@ def test_load_and_pretrain_after_an_interrupted_fit(tmp_path):
         learn.ema.use(True)
         learn.pretrain(1)
     assert drift(learn.model.generator, saved)>0
+
+def test_pretraining_keeps_what_was_restored_as_the_best(tmp_path):
+    "Its end put the average of the last epoch in that place."
+    from fastai.callback.all import SaveModelCallback
+    class Spoil(Callback):
+        def after_batch(self):
+            if self.training and self.epoch: [p.data.add_(.5) for p in self.model.parameters()]
+    learn = tiny_learner(tmp_path, ema=.5)
+    with learn.no_bar(), learn.no_logging():
+        pre = learn.pretrain(3, cbs=[SaveModelCallback(monitor='psnr'), Spoil()])
+        i = pre.recorder.metric_names.index('psnr')-1
+        first,*others = [row[i] for row in pre.recorder.values]
+        assert max(others)<first-1 and abs(learn.recorder.named(learn.validate())['psnr']-first)<1e-4
+
+def test_a_file_is_lr_where_lr_is_made_of_hr_too(tmp_path):
+    from PIL import Image
+    from sr_fastai.data import sr_dataloaders
+    for i in range(4): Image.fromarray(np.random.default_rng(i).integers(0, 256, (40,40,3), np.uint8)).save(tmp_path/f'{i}.png')
+    learn = gan_learner(sr_dataloaders(tmp_path, size=8, bs=2, cache=tmp_path/'cache'), Generator(2, width=8, depth=1), Discriminator(width=4, depth=2, pool=2, hidden=8), path=tmp_path)
+    with learn.no_bar(): by_name,by_pixels = (learn.predict(o)[2] for o in (tmp_path/'0.png', Image.open(tmp_path/'0.png')))
+    assert by_name.shape==(3,80,80) and torch.equal(by_name, by_pixels)
+
+def test_gathered_gradients_under_an_optimizer_of_fastais(tmp_path):
+    "It zeroes gradients in place, and those that were held with them."
+    from fastai.vision.all import Adam
+    from sr_fastai.accumulate import GANAccumulation
+    class First(Callback):
+        order,grads = GANAccumulation.order+1,None
+        def before_step(self):
+            if self.grads is None: self.grads = [p.grad.clone() for p in self.model.parameters()]
+    def first(**kw):
+        torch.manual_seed(0)
+        learn,seen = tiny_learner(tmp_path, cbs=GANAccumulation(3), generator=Generator(2, width=8, depth=1), **kw),First()
+        with learn.no_bar(), learn.no_logging(): learn.pretrain(1, cbs=seen)
+        return seen.grads
+    for a,b in zip(first(), first(opt_func=Adam)): torch.testing.assert_close(a, b)
+
+def test_what_fastai_has_and_this_learner_has_in_another_way(tmp_path):
+    from fastai.vision.gan import GANDiscriminativeLR
+    with pytest.raises(ValueError, match='an optimizer of its own'): quiet_fit(tiny_learner(tmp_path), cbs=GANDiscriminativeLR())
+    learn = tiny_learner(tmp_path)
+    learn.recorder.train_metrics = True
+    with pytest.raises(ValueError, match='metrics are of validation'): quiet_fit(learn)

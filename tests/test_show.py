@@ -44,6 +44,9 @@ def test_good_run_is_not_warned_of(tmp_path):
     row = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1]))
     assert row['crit_train_loss']<.95*math.log(2) # the critic had its say
 
+def test_good_run_by_a_loss_below_zero_is_not_warned_of(tmp_path):
+    assert warned(learner(tmp_path, n=64, lr=(3e-4,1e-3), pixel='log_mse'), 6)==[]
+
 def test_critic_too_strong(tmp_path):
     msg, = warned(learner(tmp_path, n=64, lr=(1e-9,1e-3)), 18, patience=2)
     assert 'critic is too strong' in msg and 'n_gen' in msg

@@ -1,5 +1,5 @@
 "The same sweep.yaml, as W&B's agent runs it and as this machine does; killed, and wrong in every line."
-import errno, math, multiprocessing, os, subprocess, sys, time
+import errno, html, math, multiprocessing, os, re, shlex, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
 import filelock, numpy as np, pytest, yaml
@@ -189,11 +189,20 @@ def test_a_sweep_finds_its_planted_optimum(tmp_path, capsys):
     assert s.importance()['lr'] > s.importance()['critic.width']
     page = (tmp_path/'o'/'report.html').read_text()
     assert page.count('<tr class=')==8 and page.count('class="best"')==1 and '<svg' in page and 'sr_train' in page and 'http' not in page.replace('http://www.w3.org/','')
+    by_hand = shlex.split(html.unescape(re.search('<pre>sr_train (.*?)</pre>', page)[1]))
+    assert config_of_args(by_hand)[0].critic_width==s.best['config']['critic']['width']
     runs = [read_run(f) for f in sorted((tmp_path/'o').glob('runs/*/wandb/offline-run-*'))]
     assert len(runs)==8 and {r['group'] for r in runs}=={'planted'} and {r['project'] for r in runs}=={'p'} and sorted(r['name'] for r in runs)[3]=='planted-003'
     assert {(r['config']['lr'],r['config']['critic']['width']) for r in runs}=={(a,b) for a in (1e-8,1e-3,1.,30.) for b in (8,16)}
     before = s.runs
     assert sr_sweep([str(file), '-o', str(tmp_path/'o')])==0 and Sweep(file, tmp_path/'o').runs.equals(before) # there is nothing left to do
+
+def test_epochs_can_be_searched(tmp_path):
+    "The table has a column of that name already."
+    s = Sweep(dict(method='grid', metric=dict(name='psnr', goal='maximize'), parameters=dict(epochs=dict(values=[1,2]))), tmp_path/'o', **{k:v for k,v in TINY.items() if k!='epochs'})
+    s.run(track=False, show=False)
+    assert list(s.runs.state)==['done']*2 and list(s.runs.epochs)==list(s.runs['config.epochs'])==[1,2]
+    assert s.report().exists()
 
 FAKE = '''
 import os, sys, time
