@@ -26,19 +26,13 @@ def main(
     command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
     licence:str='Apache-2.0', # Of the weights
     alone:bool=False, # Without the weights that their training began with
-    start:str=None, # Weights that `strength` is to go back to in place of those: a name of shipped ones, or a file
-    mix:str=None, # Weights to mix in, likewise
-    share:float=1. # Of the trained weights in that mixture
+    start:str=None # Weights that `strength` is to go back to in place of those: a name of shipped ones, or a file
 ):
     "Complete the card of trained weights and register them."
     more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, cost=cost, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
     with TemporaryDirectory() as d:
-        if alone or start or mix:
+        if alone or start:
             net,card = load_weights(weights),{k:v for k,v in read_card(weights).items() if k!='config'}
-            scale,file = net.scale,Path(d)/weights.name
-            if mix:
-                card |= dict(mix=mix, share=share)
-                net = load_weights(save_weights(net, file, start=load_weights(mix, scale), strength=share))
             if start: card |= dict(start=start)
-            weights = save_weights(net, file, card, start=load_weights(start, scale) if start else None)
+            weights = save_weights(net, Path(d)/weights.name, card, start=load_weights(start, net.scale) if start else None)
         print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))

@@ -3,8 +3,8 @@
 
 That mean is better than any of the answers, and has none of the detail that no generator can know: what is learnt from it is learnt with less noise.
 
-    python recipes/teach.py runs/base_x2_short/weights.safetensors,runs/base_x2_psnr/weights.safetensors 2 PHOTOS VALID runs/taught_x2
-    sr_train recipes/base_x2_taught.yaml
+    python recipes/teach.py runs/base_x4_psnr/weights.safetensors,runs/lite_x4/weights.safetensors 4 PHOTOS VALID runs/taught_x4
+    sr_train recipes/base_x4_taught.yaml
 """
 from pathlib import Path
 import numpy as np
