@@ -310,7 +310,7 @@ def _threads(n):
 
 # %% ../nbs/05_engine.ipynb #efa9f83b
 SLACK = 1.05 # what bicubic may add to the networks' scale
-CLEAN = 92 # JPEG quality from which on `base` comes nearer to the original than `photo`: measured on photos/val at x2
+CLEAN = 94 # JPEG quality from which on `base` comes nearer to the original than `photo`: measured on photos/val at x2
 
 def is_lossy(
     pic:Picture # As it was read
