@@ -40,7 +40,8 @@ def _told(v, within=()):
     if (f := getattr(v, '__func__', None)) is not None: return of(f) # of a static or a class method
     if hasattr(v, '__code__'): return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()]
     if hasattr(v, 'co_code'): return v.co_code,v.co_names,of(v.co_consts)
-    if isinstance(v, (np.ndarray,Tensor)): return str(v.dtype),v.shape,hashlib.sha256(np.ascontiguousarray(v).tobytes()).hexdigest() # `repr` shortens it
+    if isinstance(v, Tensor): return str(v.dtype),of(v.detach().cpu().double().numpy())
+    if isinstance(v, np.ndarray): return str(v.dtype),v.shape,hashlib.sha256(v.tobytes()).hexdigest() # `repr` shortens it
     if isinstance(v, (tuple,list)): return [of(o) for o in v]
     if isinstance(v, dict): return [(k,of(o)) for k,o in v.items()]
     return sorted(map(repr, v)) if isinstance(v, (set,frozenset)) else repr(v)

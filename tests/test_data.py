@@ -409,7 +409,8 @@ def test_the_cache_knows_all_that_makes_lr():
         def f(x, *, s=s): return x[::2,::2]//s
         return f
     def closed(v): return lambda x: x[::2,::2]+v
-    for a,b,same in ((step(2),step(3),step(2)), (step(2, long),step(2, other),step(2, long.copy())), (keyword(1),keyword(2),keyword(1)), (closed(long),closed(other),closed(long.copy())), (closed(keyword(1)),closed(keyword(2)),closed(keyword(1)))):
+    for a,b,same in ((step(2),step(3),step(2)), (step(2, long),step(2, other),step(2, long.copy())), (keyword(1),keyword(2),keyword(1)), (closed(long),closed(other),closed(long.copy())), (closed(keyword(1)),closed(keyword(2)),closed(keyword(1))),
+                     *((closed(torch.tensor(1., dtype=d, requires_grad=True)),closed(torch.tensor(2., dtype=d)),closed(torch.tensor(1., dtype=d))) for d in (torch.float32,torch.bfloat16))):
         assert how(a)==how(same)!=how(b)
     code = "from sr_fastai.data import ReadImage, TensorLR; print(ReadImage(TensorLR, lambda x: x[::2,::2] if x.dtype.name in {'uint8','int8','float32'} else x).how)"
     assert len({subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env={**os.environ, 'PYTHONHASHSEED':o}, capture_output=True, text=True, check=True).stdout for o in '12'})==1
