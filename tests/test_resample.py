@@ -1,6 +1,6 @@
 "What `sr_fastai.resample` must hold on any image, against references that are not ours."
 import numpy as np, pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 from sr_fastai import resample as R
 from sr_fastai.resample import bicubic_down, bicubic_up, resize
@@ -49,12 +49,13 @@ def test_blocks_do_not_matter(block):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1,30), st.integers(1,30), st.integers(1,50), st.integers(1,50), st.sampled_from([np.uint8,np.uint16,np.float32,np.float64]))
+@example(17, 15, 37, 10, np.uint8)
 def test_resize_any(h, w, oh, ow, dtype):
     x = noise(h, w, 3, dtype)
     y = resize(x, (oh,ow))
     assert y.shape==(oh,ow,3) and y.dtype==dtype and y.flags.c_contiguous
-    # flipping commutes with resizing, up to the order of a float sum
-    np.testing.assert_allclose(resize(x[::-1,::-1], (oh,ow)).astype(float), y[::-1,::-1].astype(float), atol=1 if x.dtype.kind=='u' else 1e-5)
+    # flipping commutes with resizing, up to the order of a float sum: a tie of the first rounding goes the other way, which is a level, and 1.25 of them at most after the second axis
+    np.testing.assert_allclose(resize(x[::-1,::-1], (oh,ow)).astype(float), y[::-1,::-1].astype(float), atol=2 if x.dtype.kind=='u' else 1e-5)
 
 def test_smaller_axis_first():
     "MATLAB shrinks first; the rounding in between makes the order visible."
