@@ -7,14 +7,15 @@ __all__ = ['MEASURES', 'measures', 'scores', 'pairs', 'quality', 'table', 'card_
 
 # %% ../nbs/08b_quality.ipynb #bea6fe5f
 import argparse, io, json, sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image, ImageDraw, ImageFont
 from .commands import run_command
-from .engine import CLEAN, is_lossy, upscale
+from .engine import upscale_picture
 from .files import atomic_path
-from .imageio import MAX_SIDE, find_lr, find_pictures, read_image, read_uint8
+from .imageio import MAX_SIDE, find_lr, find_pictures, from_pil, read_image, read_uint8, to_pil
 from .lpips import LPIPS
 from .metrics import psnr, ssim
 from .resample import bicubic_down, bicubic_up
@@ -81,9 +82,16 @@ def pairs(
         yield f,small,hr
 
 # %% ../nbs/08b_quality.ipynb #f3d20650
-def _enlarge(lr, scale, model, lossy, **kwargs):
+def _came(jpeg, file):
+    "The format and quality that LR came in, by which `upscale` chooses a model; pixels alone don't tell."
+    if jpeg: return dict(format='JPEG', quality=jpeg)
+    if file is None: return {}
+    pic = read_image(file)
+    return dict(format=pic.format, quality=pic.quality)
+
+def _enlarge(lr, scale, model, came, **kwargs):
     if isinstance(model, str) and model=='bicubic': return bicubic_up(lr, scale)
-    return upscale(lr, scale=scale, model='photo' if model=='auto' and lossy else model, **kwargs) # which sees pixels and no file
+    return np.asarray(to_pil(upscale_picture(replace(from_pil(Image.fromarray(lr)), **came), scale, model, **kwargs)))
 
 def _ends(paths, least=1):
     "Each path to as many of its last parts as tell them apart."
@@ -103,7 +111,7 @@ def quality(
     names=('psnr','ssim','lpips'), # Which of `MEASURES`
     weights:str|None=None, # For LPIPS: as in `ConvFeatures`
     seen=None, # Called with (file, LR, {model: result}, HR, {model: scores}) of each picture
-    **kwargs # Passed to `upscale`
+    **kwargs # Passed to `upscale_picture`
 )->list[dict]: # For each folder and model: folder, model, scale, pictures (name to scores), mean (of them)
     "Measure models on folders of originals."
     folders,models = [Path(o) for o in folders],list(dict.fromkeys(['bicubic', *models]))
@@ -112,8 +120,8 @@ def quality(
     for folder in folders:
         found = {m:{} for m in models}
         for f,small,hr in pairs(folder, scale, lr, jpeg):
-            lossy = jpeg<CLEAN if jpeg else lr is not None and is_lossy(read_image(find_lr(f, folder, lr, scale)))
-            results = {called[m]:_enlarge(small, scale, m, lossy, **kwargs) for m in models}
+            came = _came(jpeg, lr and find_lr(f, folder, lr, scale)) if 'auto' in models else {}
+            results = {called[m]:_enlarge(small, scale, m, came, **kwargs) for m in models}
             try: got = {m:scores(o, hr, funcs) for m,o in results.items()}
             except ValueError as e: raise ValueError(f"{f}: {e}") from None
             for m in models: found[m][f.name] = got[called[m]]
