@@ -78,7 +78,8 @@ class _Text(str):
     "EXIF's text, which Pillow takes for Latin-1, whatever it is, and writes as ASCII; its bytes stay as they came."
     def encode(self, *_): return str.encode(self, 'latin-1', 'replace')
 
-def _texts(d): return {k:_Text(v) if isinstance(v, str) else v for k,v in d.items()}
+def _text(v): return _Text(v) if isinstance(v, str) else v
+def _texts(d): return {k:_text(v) for k,v in d.items()}
 
 def _exif_bytes(exif):
     "EXIF as a JPEG holds it."
@@ -89,7 +90,7 @@ def _put(exif, k, v, sub=None):
     "Put a tag into EXIF, or into a directory of it, if it can be written."
     def place(e): return e if sub is None else e.get_ifd(sub)
     alone = Image.Exif()
-    place(alone)[k] = v = _Text(v) if isinstance(v, str) else v
+    place(alone)[k] = v = _text(v)
     with suppress(Exception): # as Pillow's encoders raise whatever they meet
         alone.tobytes()
         place(exif)[k] = v
