@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from fastcore.script import call_parse
 from sr_fastai.quality import card_figures
-from sr_fastai.weights import load_weights, read_card, register_weights, save_weights
+from sr_fastai.weights import WEIGHTS, load_weights, read_card, register_weights, save_weights
 
 @call_parse
 def main(
@@ -26,7 +26,8 @@ def main(
     command:str='', # What made it, where the file's own command names folders that mean nothing elsewhere
     licence:str='Apache-2.0', # Of the weights
     alone:bool=False, # Without the weights that their training began with
-    start:str=None # Weights that `strength` is to go back to in place of those: a name of shipped ones, or a file
+    start:str=None, # Weights that `strength` is to go back to in place of those: a name of shipped ones, or a file
+    folder:Path=WEIGHTS # Where they are to lie
 ):
     "Complete the card of trained weights and register them."
     more = dict(purpose=purpose, data=data, hashes=read_card(weights).get('data'), command=command, hardware=hardware, hours=hours, cost=cost, weaknesses=weaknesses, licence=licence, figures=card_figures(json.loads(figures.read_text())))
@@ -35,4 +36,4 @@ def main(
             net,card = load_weights(weights),{k:v for k,v in read_card(weights).items() if k!='config'}
             if start: card |= dict(start=start)
             weights = save_weights(net, Path(d)/weights.name, card, start=load_weights(start, net.scale) if start else None)
-        print(json.dumps(register_weights(weights, name, **{k:v for k,v in more.items() if v}), indent=1))
+        print(json.dumps(register_weights(weights, name, folder, **{k:v for k,v in more.items() if v}), indent=1))

@@ -7,7 +7,7 @@ from sr_fastai.div2k import div2k_hr, div2k_lr, div2k_splitter
 from sr_fastai.imageio import read_uint8
 from sr_fastai.models import Generator
 from sr_fastai.train import TrainConfig, train
-from sr_fastai.weights import is_file_name, load_weights, registry, save_weights
+from sr_fastai.weights import WeightsError, is_file_name, load_weights, read_card, registry, save_weights
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -106,3 +106,25 @@ def test_taught_pictures_are_the_mean_of_the_answers(tmp_path):
     both = [upscale(lr, 2, name, ensemble=True).astype(int) for name in ('base','lite')]
     assert np.abs(sum(both)-2*read_uint8(div2k_hr(train[0])).astype(int)).max()<=2
     assert (lr==read_uint8(valid[0])).all() and (read_uint8(div2k_hr(valid[0]))==read_uint8(min(sample.iterdir()))).all()
+
+def test_shipped_with_a_full_card_and_the_start_that_is_named(tmp_path):
+    torch.manual_seed(0)
+    own,first,other = (Generator(width=4, depth=1).eval() for _ in range(3))
+    card = dict(command='sr_train mine.yaml', seed=3, commit='abc', data=dict(train=dict(images=2, fingerprint='f')))
+    mine,asked = (save_weights(own, tmp_path/'mine.safetensors', card, start=first), save_weights(other, tmp_path/'other.safetensors', {}))
+    mean = dict(folder='Set5/HR', jpeg=None, scale=2, pictures=['a.png'])
+    (tmp_path/'figures.json').write_text(json.dumps([dict(mean, model='bicubic', mean=dict(psnr=30.)), dict(mean, model='mine', mean=dict(psnr=33.333))]))
+    def ship(name, *args):
+        res = python('recipes/ship.py', mine, name, tmp_path/'figures.json', '--folder', tmp_path/'w', '--purpose', 'clean pictures', '--data', 'two photographs', '--hours', .5, *args)
+        assert res.returncode==0, res.stderr
+    ship('kept')
+    ship('alone', '--alone')
+    ship('asked', '--start', asked)
+    assert {o['name'] for o in registry(tmp_path/'w')}=={'kept','alone','asked'}
+    for name,start in dict(kept=first, asked=other).items():
+        for strength,net in {1.:own, 0.:start}.items(): torch.testing.assert_close(load_weights(name, 2, strength, tmp_path/'w').last.weight, net.last.weight, atol=1e-3, rtol=1e-3)
+    with pytest.raises(WeightsError): load_weights('alone', 2, .5, tmp_path/'w')
+    card = read_card('asked', 2, tmp_path/'w')
+    assert (card['command'],card['seed'],card['commit'],card['hours'])==('sr_train mine.yaml',3,'abc',.5)
+    assert card['hashes']['train']['images']==2 and card['data']=='two photographs'
+    assert card['figures']=={'Set5/HR, 1 pictures, x2':'33.33 dB (bicubic 30.00 dB)'}
