@@ -9,3 +9,5 @@ def __getattr__(name):
     if name != 'upscale': raise AttributeError(f"module 'sr_fastai' has no attribute {name!r}")
     from sr_fastai.engine import upscale
     return upscale
+
+def __dir__(): return [*globals(), 'upscale']

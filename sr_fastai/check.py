@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from PIL import Image
 from fastai.data.external import fastai_path
 from fastcore.basics import num_cpus
 from tqdm import tqdm
 from .cache import PixelCache, read_rgb
 from .commands import run_command
 from .div2k import TRACKS, div2k_folders, div2k_hr, untar_div2k
-from .imageio import SUFFIXES, find_lr, find_pictures
+from .imageio import PEAK, SUFFIXES, find_lr, find_pictures, read_image
 from .resample import resize
 
 # %% ../nbs/08a_check.ipynb #42185a80
@@ -48,9 +47,8 @@ class Finding:
 def _look(f):
     "What there is to know about one file: (size as width and height, kinds, 16x16 differences as bits) or the error."
     try:
-        x = read_rgb(f)
-        with Image.open(f) as im:
-            alpha = im.has_transparency_data and np.asarray(im.convert('RGBA'))[...,3].min()<255
+        x,pic = read_rgb(f),read_image(f)
+        alpha = 'A' in pic.mode and pic.a[...,-1].min()<PEAK[pic.a.dtype]
     except ValueError as e: return e
     grey = (x[0]==x[1]).all() and (x[1]==x[2]).all()
     # brighter than the pixel to the left, on 16x16 of them: hardly changed by a smaller size or by JPEG
@@ -60,7 +58,7 @@ def _look(f):
     return x.shape[:0:-1],[k for k,v in (('grey',grey),('transparent',alpha)) if v],None if flat else bits
 
 def _pairs(root):
-    "(HR folder, LR folder, scale, files wanted) of each track of DIV2K that is there."
+    "(HR folder, LR folder, scale) of each track of DIV2K that is there."
     for track,scales in TRACKS.items():
         for s in scales:
             for split in ('train','valid'):

@@ -134,7 +134,7 @@ def _check(file, sd, model, settings, names, config, defaults):
         if odd: raise CheckpointError(f"{file} is of a run with other callbacks: only {where} is {', '.join(sorted(odd))}; use the same, or train in another folder")
 
 # %% ../nbs/11d_checkpoint.ipynb #00329bf0
-_smaller = re.compile(r'loss|error|lpips|dists|niqe|fid|(^|_)(r?mse|mae|l1)', re.I)
+_smaller = re.compile(r'loss|error|lpips|dists|niqe|fid|(^|_)(r?mse|mae|l1|r1|pixel|adv|percep)', re.I)
 
 def _sync(path):
     "Have `path`, a file or folder, on the disk and not only on its way there."
@@ -304,10 +304,11 @@ def _save_epoch(self:Checkpoint, stopped=False):
 @patch
 def _export(self:Checkpoint):
     file,card = self.folder/'best.safetensors',dict(epoch=self.epoch, figures={self.column_name:self.best['value']})
+    net = get_model(self.model)
+    if not hasattr(getattr(net, 'generator', net), 'config'): return # a net of others, for which the state alone is kept
     if hasattr(type(self.learn), 'export_weights'): self.learn.export_weights(file, **card)
-    elif hasattr(net := get_model(self.model), 'config'):
+    else:
         with averaged(self.learn): save_weights(net, file, card)
-    else: return # a net of others, for which the state alone is kept
     _sync(file)
 
 @patch

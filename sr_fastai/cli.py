@@ -10,6 +10,7 @@ import argparse, logging, os, sys, time, warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+import sr_fastai
 from .commands import run_command
 
 # %% ../nbs/15_cli.ipynb #3dcb56b3
@@ -28,8 +29,8 @@ def megapixels(
 # %% ../nbs/15_cli.ipynb #ca9c7ee2
 def _parser():
     p = argparse.ArgumentParser('sr_upscale', description='Enlarge a picture, or all pictures of a folder.')
-    p.add_argument('src', metavar='IN', help='the picture, or a folder of pictures')
-    p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder; without it, NAME_x2 beside IN')
+    p.add_argument('src', nargs='+', metavar='IN', help='the picture, or several, or a folder of pictures')
+    p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder, which several pictures need; without it, NAME_x2 beside IN')
     p.add_argument('-s', '--scale', type=float, default=2, help='how many times larger (2)')
     p.add_argument('--size', type=_size, metavar='WxH', help='the final size in pixels, instead of --scale')
     p.add_argument('-m', '--model', default='auto', help="shipped weights by name, or a .safetensors or .onnx file (auto)")
@@ -49,6 +50,7 @@ def _parser():
     p.add_argument('--threads', type=int, help='processor cores to use')
     p.add_argument('--ray', metavar='ADDRESS', help='spread a folder over a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or local')
     p.add_argument('--max-pixels', type=megapixels, default='179', metavar='MEGAPIXELS', help='larger pictures are refused (179); 0: none')
+    p.add_argument('--version', action='version', version=f'sr_fastai {sr_fastai.__version__}')
     return p
 
 # %% ../nbs/15_cli.ipynb #b2408437
@@ -66,7 +68,7 @@ def beside(
 def _settings(args):
     "The arguments that `upscale_file` and `upscale_folder` share."
     return dict(scale=args.scale, size=args.size, model=args.model, quality=args.quality, ensemble=args.ensemble, strength=args.strength, consistent=args.consistent, tile='auto' if args.tile is None else args.tile, precision=args.precision,
-                device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=sys.stderr.isatty())
+                device=args.device, threads=args.threads, max_pixels=args.max_pixels, progress=bool(sys.stderr and sys.stderr.isatty()))
 
 def _compared(src, out, original):
     "How near the result `out` and a bicubic enlargement of `src` come to the original, as a line."
@@ -81,9 +83,14 @@ def _compared(src, out, original):
     return f"compared with {original}: {near(big)}; bicubic: {near(resize(small, hr.shape[:2]))}"
 
 # %% ../nbs/15_cli.ipynb #f90f362a
+def _result(src, args):
+    "Where the result of a picture goes."
+    dst,out = beside(src, args.scale, args.size),Path(args.out) if args.out else None
+    if out is None: return dst
+    return out/dst.name if len(args.src)>1 or out.is_dir() or args.out.endswith(('/',os.sep)) else out
+
 def _one(src, out, args):
     "One picture; the exit code."
-    if out.is_dir() or args.out and args.out.endswith(('/',os.sep)): out = out/beside(src, args.scale, args.size).name
     if args.dry_run: return print(f"{src} -> {out}") or 0
     from sr_fastai.engine import upscale_file
     t = time.perf_counter()
@@ -111,29 +118,52 @@ def _many(src, out, args):
     return 1 if r.failed or r.stopped else 0
 
 # %% ../nbs/15_cli.ipynb #ea9bf3c1
+def _check_args(src, args):
+    "Refuse what makes no sense, before torch, which takes seconds to import."
+    if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
+    if not src.name and not args.out: raise ValueError(f"{src} has no name to make another of; say where to write (--out)")
+    if not src.is_dir() and (args.recursive or args.overwrite or args.format or args.name!='{stem}'): raise ValueError("--recursive, --overwrite, --name and --format are for a folder, not for one picture; --out names its result, and replaces it")
+    if args.reference and src.is_dir(): raise ValueError("--reference is for one picture, not for a folder")
+    if args.ray and not src.is_dir(): raise ValueError("--ray is for a folder, not for one picture")
+    if args.reference and not Path(args.reference).exists(): raise FileNotFoundError(f"{args.reference}: no such file")
+
+def _each(srcs, args):
+    "Several pictures, one after another; the exit code."
+    if args.reference: raise ValueError("--reference is for one picture, not for several")
+    for src in srcs:
+        _check_args(src, args)
+        if src.is_dir(): raise ValueError(f"{src} is a folder among several names; give pictures, or one folder")
+    if args.out and Path(args.out).is_file(): raise ValueError(f"{args.out} is a file, and the results of several pictures need a folder (--out)")
+    taken,failed = {},0
+    for src in srcs:
+        if (other := taken.setdefault(str(dst := _result(src, args)).casefold(), src))!=src: raise ValueError(f"{other} and {src} would both become {dst}; enlarge them one by one")
+    for src in taken.values():
+        try: _one(src, _result(src, args), args)
+        except (OSError,ValueError,MemoryError) as e:
+            failed += 1
+            print(f"sr_upscale: {' '.join(str(e).split()) or 'not enough memory'}", file=sys.stderr)
+    return 1 if failed else 0
+
 def sr_upscale(
     argv:list|None=None # Arguments; None: the command line's
-)->int: # Exit code: 0 done, 1 some pictures of a folder failed, 2 bad input, 130 interrupted
-    "`sr_upscale IN [-o OUT] [--scale S] [--model M]`: enlarge a picture, or a folder of pictures."
+)->int: # Exit code: 0 done, 1 some of several pictures failed, 2 bad input, 130 interrupted
+    "`sr_upscale IN [-o OUT] [--scale S] [--model M]`: enlarge a picture, several, or a folder of pictures."
     args = _parser().parse_args(argv)
     for f in (sys.stdout,sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # names of files that the terminal can't show
-    src = Path(args.src)
+    srcs = [Path(o) for o in args.src]
     def work():
-        # before torch, which takes seconds to import
-        if not src.exists(): raise FileNotFoundError(f"{src}: no such file or folder")
-        if not args.src or not src.name and not args.out: raise ValueError(f"{args.src or 'an empty name'} has no name to make another of; say where to write (--out)")
-        out = Path(args.out) if args.out else beside(src, args.scale, args.size)
-        if not src.is_dir() and (args.recursive or args.format or args.name!='{stem}'): raise ValueError("--recursive, --name and --format are for a folder, not for one picture; --out names its result")
-        if args.reference and src.is_dir(): raise ValueError("--reference is for one picture, not for a folder")
-        if args.ray and not src.is_dir(): raise ValueError("--ray is for a folder, not for one picture")
-        if args.reference and not Path(args.reference).exists(): raise FileNotFoundError(f"{args.reference}: no such file")
+        if '' in args.src: raise ValueError("an empty name has no name to make another of; say what to enlarge")
         logging.getLogger('tifffile').setLevel(logging.CRITICAL) # it lists every tag of a damaged file
         with warnings.catch_warnings():
             warnings.showwarning = lambda m,*_: print(f"sr_upscale: {m}", file=sys.stderr)
             warnings.filterwarnings('ignore', module='PIL')
-            return (_many if src.is_dir() else _one)(src, out, args)
-    return run_command('sr_upscale', work, 'nothing is half-written'+('; the same command goes on from here' if src.is_dir() else ''))
+            if len(srcs)>1: return _each(srcs, args)
+            src, = srcs
+            _check_args(src, args)
+            if not src.is_dir(): return _one(src, _result(src, args), args)
+            return _many(src, Path(args.out) if args.out else beside(src, args.scale, args.size), args)
+    return run_command('sr_upscale', work, 'nothing is half-written'+('; the same command goes on from here' if srcs[0].is_dir() else ''))
 
 # %% ../nbs/15_cli.ipynb #c2b7e914
 def _command(module, name, argv=None):

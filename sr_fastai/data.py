@@ -8,7 +8,7 @@ __all__ = ['TensorLR', 'TensorHR', 'PixelsToUnit', 'ReadImage', 'SRBlock', 'Pair
            'sr_dataloaders', 'untar_div2k', 'div2k_lr', 'div2k_hr', 'div2k_splitter']
 
 # %% ../nbs/08_data.ipynb #05bcb8a4
-import copyreg, hashlib, os, random, zlib
+import copyreg, hashlib, os, random, sysconfig, zlib
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
@@ -33,12 +33,27 @@ class PixelsToUnit(IntToFloatTensor):
     def decodes(self, o:TensorImage): return o.clamp(0, 1)
 
 # %% ../nbs/08_data.ipynb #9c3d67c9
+_installed = tuple(sysconfig.get_paths()[o] for o in ('stdlib','purelib','platlib'))
+
+def _names(code):
+    "What a function's code, and that of functions within it, calls by name."
+    yield from code.co_names
+    for o in code.co_consts:
+        if hasattr(o, 'co_code'): yield from _names(o)
+
+def _changes(v):
+    "Whether a global is one that a person may change between two trainings: a function of theirs, a number, a table."
+    if hasattr(v, '__code__'): return not v.__code__.co_filename.startswith(_installed) and not v.__module__.startswith('sr_fastai.')
+    return isinstance(v, (bool,int,float,str,bytes,tuple,list,dict,set,frozenset,np.ndarray,Tensor))
+
 def _told(v, within=()):
     "What tells `v` from other values, the same in each process: a function by what it does."
     if any(v is o for o in within): return 'itself'
     def of(o): return _told(o, (*within, v))
     if (f := getattr(v, '__func__', None)) is not None: return of(f) # of a static or a class method
-    if hasattr(v, '__code__'): return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()]
+    if hasattr(v, '__code__'):
+        used = {k:v.__globals__[k] for k in sorted({*_names(v.__code__)}) if k in v.__globals__}
+        return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()],[(k,of(o)) for k,o in used.items() if _changes(o)]
     if hasattr(v, 'co_code'): return v.co_code,v.co_names,of(v.co_consts)
     if isinstance(v, Tensor): return str(v.dtype),of(v.detach().cpu().double().numpy())
     if isinstance(v, np.ndarray): return str(v.dtype),v.shape,hashlib.sha256(v.tobytes()).hexdigest() # `repr` shortens it
@@ -49,10 +64,10 @@ def _told(v, within=()):
 def _hash(v): return hashlib.sha256(repr(_told(v)).encode()).hexdigest()[:16]
 
 def _own_code(how):
-    "A hash of the steps of a `Degrade` that are not of this package, with what they do."
+    "A hash of what a `Degrade` and its steps do that are not of this package."
     def own(cls): return not cls.__module__.startswith('sr_fastai.') and cls is not object
-    steps = [getattr(o, 'step', o) for o in how.ops]
-    does = [(vars(o),[f for cls in classes for f in vars(cls).values() if hasattr(getattr(f, '__func__', f), '__code__')]) for o in steps if (classes := [c for c in type(o).__mro__ if own(c)])]
+    steps = [how, *(getattr(o, 'step', o) for o in how.ops)]
+    does = [(vars(o) if o is not how else {},[f for cls in classes for f in vars(cls).values() if hasattr(getattr(f, '__func__', f), '__code__')]) for o in steps if (classes := [c for c in type(o).__mro__ if own(c)])]
     return f' {_hash(does)}' if does else ''
 
 class ReadImage(Transform):
@@ -268,7 +283,7 @@ class PairDL(TfmdDL):
             if abs(H-h*s)>=s or abs(W-w*s)>=s:
                 raise ValueError(f'{hr} is {W}x{H}, but its LR {lr} is {w}x{h}: not 1/{s} of it. Make that LR again, or give the scale that the images have.')
             if need>min(h, w, H//s, W//s):
-                raise ValueError(f'{lr} has {w}x{h} LR pixels, fewer than the crop of {need}x{need}: use a smaller size, or take the image out (`sr_data check` lists all such).')
+                raise ValueError(f'{lr} has {w}x{h} LR pixels, fewer than the {need}x{need} that crops are cut from: use a smaller size, or take the image out (`sr_data check` lists all such).')
         if need==0 and self.bs>1 and len({p[0][1] for p in self.pairs})>1:
             raise ValueError(f'whole images of different sizes do not make batches of {self.bs}: use val_bs=1, or a crop (valid_size)')
         if self.drop_last and self.n<self.bs:
@@ -295,7 +310,8 @@ class PairDL(TfmdDL):
         idxs = [i % len(self.dataset) for i in range(self.n)]
         if self.shuffle: idxs = self.shuffle_fn(idxs)
         if not self.training: return idxs
-        return [i + len(self.dataset)*self.rng.getrandbits(31) for i in idxs]
+        draw = self.rng.getrandbits(31) # of the first; fastai's `get_preds` sorts by these numbers, so they grow from place to place
+        return [i + len(self.dataset)*(draw+n) for n,i in enumerate(idxs)]
 
     def create_item(self, s):
         i = None if s is None else s % len(self.dataset)
@@ -470,5 +486,6 @@ def _both(path, valid): return (_photos(path, least=1) + _photos(valid, least=1)
 def _below(f, folder): return Path(os.path.abspath(folder)) in f.parents
 
 def _random_split(items, valid_pct, seed):
+    if not 0<valid_pct<1: raise ValueError(f'valid_pct must be between 0 and 1, not {valid_pct!r}')
     n = max(1, int(valid_pct*len(items))) # at least one for validation
     return RandomSplitter((n+.5)/len(items), seed=seed)(items)

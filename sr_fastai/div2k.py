@@ -7,7 +7,7 @@ __all__ = ['TRACKS', 'URL', 'LICENCE', 'div2k_folders', 'div2k_hr', 'div2k_lr', 
            'untar_div2k']
 
 # %% ../nbs/07b_div2k.ipynb #0cdb35ee
-import filelock, json, shutil, stat, tempfile, time, zipfile
+import filelock, json, re, shutil, stat, tempfile, time, zipfile
 from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
@@ -45,7 +45,7 @@ def div2k_hr(
     lr = Path(lr)
     folder = next((p for p in lr.parents if p.name.startswith('DIV2K_')), None)
     if folder is None: raise ValueError(f'{lr} is not in a folder of DIV2K')
-    return folder.parent/f'{folder.name.split("_LR")[0]}_HR'/f'{lr.name[:4]}.png'
+    return folder.parent/f'{folder.name.split("_LR")[0]}_HR'/f"{re.match('[0-9]*', lr.name)[0]}.png"
 
 def div2k_lr(
     path:Path, # The folder that holds `DIV2K_train_HR` and the others

@@ -19,8 +19,10 @@ import numpy as np, torch
 from PIL import Image
 from torch import nn, Tensor
 from torch.nn import functional as F
-from .imageio import MAX_PIXELS, ImageError, Picture, check_float, check_quality, check_side, format_of, from_pil, read_image, to_pil, write_image
+from .files import check_writable
+from .imageio import MAX_PIXELS, PEAK, ImageError, Picture, check_float, check_quality, check_side, format_of, from_pil, read_image, to_depth, to_pil, write_image
 from .onnx_model import OnnxModel, load_onnx
+from .models import Generator, uncompiled
 from .ops import no_build, pixel_shuffle_sigmoid_uint8
 from .resample import _taps, resize
 from .weights import is_file_name, load_weights, registry
@@ -77,22 +79,20 @@ def _fill(x, alpha):
     return x*seen + out*(1-seen)
 
 # %% ../nbs/05_engine.ipynb #c359c78f
-_PEAK = {np.dtype(np.uint8):255, np.dtype(np.uint16):65535, np.dtype(np.float32):1}
-
 def _eightfold(model, x):
     "The mean over the eight flips and turns of `x`, each turned back."
     y = 0
     for k in range(8):
-        def turn(t):
-            if k&1: t = t.flip(-1)
-            if k&2: t = t.flip(-2)
-            return t.mT if k&4 else t
-        def back(t):
-            if k&4: t = t.mT
-            if k&2: t = t.flip(-2)
-            return t.flip(-1) if k&1 else t
-        y = y + back(model(turn(x).contiguous(memory_format=torch.channels_last)))
+        flips = [-1]*(k&1)+[-2]*(k>>1&1)
+        t = x.flip(flips)
+        o = model((t.mT if k&4 else t).contiguous(memory_format=torch.channels_last))
+        y = y + (o.mT if k&4 else o).flip(flips)
     return y/8
+
+def _filled(a):
+    "The array `a`, (H, W, C), the last of its channels alpha, with what that hides filled."
+    x,alpha = (torch.from_numpy(a).movedim(-1, 0)[None].float()/PEAK[a.dtype]).split([a.shape[-1]-1,1], 1)
+    return np.concatenate([to_depth(_fill(x, alpha)[0].movedim(0, -1).cpu().numpy(), a.dtype), a[...,-1:]], -1)
 
 def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
     "Levels, (N, h, w, C), enlarged to (N, h\\*scale, w\\*scale, C); `colours` channels together and one more, if there is one, by itself; `hides`: that one is alpha."
@@ -103,7 +103,8 @@ def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
     # hidden colours bound nothing: what is seen through the edge comes from the filled ones
     lo,hi = _bounds(torch.cat([x[0]*peak, groups[1]], 1) if hides else t)
     x = torch.cat([o.expand(-1,3,-1,-1) for o in x]).contiguous(memory_format=torch.channels_last)
-    fused = fused and peak==255 and not ensemble and getattr(model, 'head', None)=='subpixel'
+    # not where somebody has put another forward in the generator's place, as a subclass or torch.compile does
+    fused = fused and peak==255 and not ensemble and getattr(model.forward, '__func__', None) is Generator.forward and model.head=='subpixel'
     y = model.subpixels(x).clamp_(model.eps, 1-model.eps) if fused else (_eightfold(model, x) if ensemble else model(x)).float()
     y = [o if g.shape[1]==3 else o.unflatten(1, (3,-1)).mean(1) for o,g in zip(y.chunk(len(groups)), groups)] # one channel in: one out
     y = torch.cat(y, 1) if len(y)>1 else y[0]
@@ -137,7 +138,7 @@ def _free_memory(device):
 
 def _pixel_bytes(model, device):
     "About how many bytes a forward takes for each LR pixel."
-    most,me = 256,threading.get_ident() # 256 for those whose layers can't be seen
+    most,me,model = 256,threading.get_ident(),uncompiled(model) # 256 for those whose layers can't be seen
     def seen(m, i, o):
         nonlocal most
         if isinstance(o, Tensor) and threading.get_ident()==me: most = max(most, o.nbytes//64)
@@ -170,7 +171,7 @@ def _run(model, a, colours, hides, device, tile, batch, ensemble, step):
     if batch=='auto': batch = 1 if device.type=='cpu' else max(1, room//math.prod(size(todo[-1])))
     def start(tiles):
         t = torch.from_numpy(np.stack([a[y0:y1,x0:x1] for y0,y1,x0,x1 in (box(*o) for o in tiles)]))
-        t = _enlarge(model, (t.pin_memory() if cuda else t).to(device, non_blocking=cuda), _PEAK[a.dtype], colours, hides, ensemble).to('cpu', non_blocking=cuda)
+        t = _enlarge(model, (t.pin_memory() if cuda else t).to(device, non_blocking=cuda), PEAK[a.dtype], colours, hides, ensemble).to('cpu', non_blocking=cuda)
         return tiles,t,torch.cuda.current_stream(device).record_event() if cuda else None
     def finish(tiles, big, done):
         if done: done.synchronize()
@@ -198,7 +199,7 @@ def _planes(pic):
     "What of a picture has to be enlarged: the array, its number of colour channels, whether the last channel is alpha, and how to put the result together."
     a,mode = pic.a,pic.mode
     if mode=='CMYK': # what ink leaves of white
-        peak = a.dtype.type(_PEAK[a.dtype])
+        peak = a.dtype.type(PEAK[a.dtype])
         return peak-a, 3, False, lambda b: peak-b
     alpha = a[...,-1:] if mode.endswith('A') else None
     flat = alpha is not None and (alpha==alpha[0,0]).all()
@@ -235,7 +236,7 @@ def _check_room(a, models, size, more=0):
 def _matrix(m, n, rows, cols):
     "Of the matrix that resamples `m` pixels to `n`: its rows from `rows[0]` to `rows[1]`, for columns from `cols[0]` to `cols[1]`; the columns at the ends stand for those beyond."
     idx,weight = (torch.from_numpy(o[slice(*rows)]) for o in _taps(m, n, n/m))
-    return torch.zeros(len(idx), cols[1]-cols[0], dtype=weight.dtype).scatter_add_(1, idx.clamp(cols[0], cols[1]-1)-cols[0], weight)
+    return weight.new_zeros(len(idx), cols[1]-cols[0]).scatter_add_(1, idx.clamp(cols[0], cols[1]-1)-cols[0], weight)
 
 def _windows(n, m, side, overlap, device):
     "Of an axis of `n` pixels enlarged to `m`, for each of its tiles: the ends of its part of LR and of HR, of its core in HR, and the matrices that lead down and up."
@@ -245,13 +246,13 @@ def _windows(n, m, side, overlap, device):
         lo,hi = max(i-overlap, 0),min(j+overlap, n)
         hr = lo*m//n,-(-hi*m//n)
         d = _matrix(m, n, (lo,hi), hr)
-        up = d.mT@torch.linalg.inv(d@d.mT+1e-2*torch.eye(len(d), dtype=d.dtype)) # no blow-up where a little larger is hardly any larger
+        up = d.mT@torch.linalg.inv(d@d.mT+1e-2*torch.eye(len(d), dtype=d.dtype, device=d.device)) # no blow-up where a little larger is hardly any larger
         out.append(((lo,hi), hr, (i*m//n,j*m//n), d.float().to(device), up.float().to(device)))
     return out
 
 def _consistent(a, b, colours, hides, device, side=256, overlap=24, rounds=8):
     "The array `b` corrected in place until, downscaled to the size of `a`, it is `a`, but for rounding and clipping."
-    peak = _PEAK[a.dtype]
+    peak = PEAK[a.dtype]
     rows,cols = (_windows(a.shape[i], b.shape[i], side, overlap, device) for i in (0,1))
     def tensor(o): return torch.from_numpy(o.astype(np.float32)).to(device).movedim(-1, 0)
     strip,done = b[:0],0 # the rows of `b` as they were, as far as tiles still need them
@@ -299,14 +300,24 @@ def half_type(
     if precision not in known: raise ValueError(f"precision must be 'auto', 'fp32', 'bf16' or 'fp16', not {precision!r}")
     return known[precision]
 
+_asked,_asking = [],threading.Lock() # what torch was set to before the first of the calls that are at work, then what each asked for
+
 @contextmanager
 def _threads(n):
-    "Torch computes on `n` processor cores meanwhile; None: as before."
-    was = torch.get_num_threads()
-    if n: torch.set_num_threads(n)
+    "Torch computes on `n` processor cores meanwhile, or on those that a later call asks for; None: as before."
+    if not n:
+        yield
+        return
+    with _asking:
+        if not _asked: _asked.append(torch.get_num_threads())
+        _asked.append(n)
+        torch.set_num_threads(n)
     try: yield
     finally:
-        if n: torch.set_num_threads(was)
+        with _asking:
+            del _asked[1+_asked[1:].index(n)]
+            torch.set_num_threads(_asked[-1])
+            if len(_asked)==1: _asked.clear()
 
 # %% ../nbs/05_engine.ipynb #efa9f83b
 SLACK = 1.05 # what bicubic may add to the networks' scale
@@ -423,20 +434,31 @@ def upscale_picture(
     with torch.inference_mode(), no_build(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
         b = a
         for m,n in zip(models, work): b = _run(m, b, colours, hides, device, tile, batch, ensemble, lambda part: step(part*n))
+        if hides and not models and size!=(w,h): b = _filled(b)
         b = _final(b, size)
         if b is a: b = a.copy() # what comes back is not the caller's own memory
         if consistent:
             with torch.autocast(device.type, enabled=False): b = _consistent(a, b, colours, hides, device) # the steps of half types are wider than levels
     return replace(pic, a=whole(b))
 
+_busy,_counting = {},threading.Lock() # model -> how many calls are at work with it, and the modes of its modules before the first
+
 @contextmanager
 def _evaluating(models):
-    "The models in eval mode meanwhile."
-    was = [(o,o.training) for m in models for o in m.modules()]
-    for m in models: m.eval()
+    "The models in eval mode meanwhile, until the last of the calls that share them is done."
+    with _counting:
+        for m in models:
+            n,was = _busy.get(m) or (0,[(o,o.training) for o in m.modules()])
+            _busy[m] = n+1,was
+            m.eval()
     try: yield
     finally:
-        for o,training in was: o.training = training
+        with _counting:
+            for m in models:
+                n,was = _busy.pop(m)
+                if n>1: _busy[m] = n-1,was
+                else:
+                    for o,training in was: o.training = training
 
 # %% ../nbs/05_engine.ipynb #44db5a26
 _ARRAY_MODES = {1:'L', 2:'LA', 3:'RGB', 4:'RGBA'}
@@ -511,7 +533,7 @@ def upscale_file(
     check_quality(quality)
     src,dst = Path(src),Path(dst)
     if dst.exists() and src.exists() and dst.samefile(src): raise ImageError(f"{dst} is the picture itself; name another file to write")
-    if not (above := next(p for p in (*dst.parents, Path('.')) if p.exists())).is_dir(): raise NotADirectoryError(f"{dst} can't be written: {above} is no folder; name another file to write")
+    check_writable(dst)
     pic = read_image(src, max_pixels)
     check_side(format_of(dst, pic.format), _target(*pic.size, kwargs.get('scale', 2), kwargs.get('size'))[0], dst)
     for note in pic.notes: warnings.warn(f"{src}: {note}")

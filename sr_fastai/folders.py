@@ -58,10 +58,11 @@ class Work:
         "The hash of all that decides what a result looks like, the weights included."
         if isinstance(self.model, OnnxModel): weights = [self.model.sha256]
         elif isinstance(self.model, nn.Module):
-            weights = [_sha(b''.join(v.detach().cpu().float().numpy().tobytes() for v in self.model.state_dict().values())), repr(getattr(self.model, 'config', type(self.model)))]
+            weights = [_sha(b''.join(v.detach().cpu().float().numpy().tobytes() for v in self.model.state_dict().values())), repr(getattr(self.model, 'config', None)), type(self.model).__qualname__]
         elif is_file_name(self.model): weights = [_sha(Path(self.model).read_bytes()) if Path(self.model).is_file() else str(self.model)]
         else: weights = [o['sha256'] for o in registry() if self.model in ('auto',o['name'])] or [self.model]
-        kw = {o:getattr(self, o) for o in ('scale','size','ensemble','strength','consistent','quality')}
+        kw = {o:getattr(self, o) for o in ('ensemble','consistent','quality')}
+        kw |= dict(scale=float(self.scale), strength=float(self.strength), size=self.size and [int(o) for o in self.size]) # 2 and 2.0 are one
         return _sha(json.dumps(dict(kw, weights=weights, version=sr_fastai.__version__), sort_keys=True).encode())
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def plan(
     for p in [p for p in found if p not in made] or found:
         if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
         try: new = name.format(stem=p.stem, scale='{}x{}'.format(*size) if size else f'{scale:g}', suffix=p.suffix[1:])
-        except (KeyError,ValueError,IndexError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
+        except (KeyError,ValueError,IndexError,AttributeError,TypeError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")
         dst = out/p.parent.relative_to(src)/(new+('.'+format.lstrip('.') if format else p.suffix))
         format_of(dst)

@@ -146,6 +146,7 @@ class SRGANTrainer(GANTrainer):
 
     def before_fit(self):
         if self.learn._grab_cbs(GANDiscriminativeLR): raise ValueError('GANDiscriminativeLR: each net has an optimizer of its own here; give `gan_learner` lr=(generator, critic) instead')
+        if self.learn._grab_cbs(GradientAccumulation): raise ValueError('GradientAccumulation: it counts the batches of both nets together, so that one of them may never step; use GANAccumulation instead')
         self.gen_mode = self.gen_first and not self.joint
         self.n_crit = 0 # batches that the critic had
         self.gen_losses,self.crit_losses = [],[]
@@ -203,7 +204,8 @@ class SRGANTrainer(GANTrainer):
 
     def state_dict(self): return dict(gen_mode=self.gen_mode, n_crit=self.n_crit, gen_losses=self.gen_losses, crit_losses=self.crit_losses)
     def load_state_dict(self, sd):
-        self.n_crit,self.gen_losses,self.crit_losses = sd['n_crit'],list(sd['gen_losses']),list(sd['crit_losses'])
+        self.n_crit = sd['n_crit']
+        self.gen_losses,self.crit_losses = (to_device(list(sd[k]), next(self.model.parameters()).device) for k in ('gen_losses','crit_losses'))
         self.switch(sd['gen_mode'])
 
 # %% ../nbs/11_learner.ipynb #7871d902
@@ -342,6 +344,19 @@ class SRGANLearner(AveragedLearner, GANLearner):
         "Train in bfloat16 mixed precision, on CPU too."
         return self._to_half(GANMixedPrecision(AMPMode.BF16))
 
+    def to_channelslast(self,
+        to_fp16:bool=True, # Also as `to_fp16`
+        **kwargs # To `to_fp16`
+    ):
+        "Lay out the nets' convolutions as accelerators and half types want them."
+        if to_fp16: return self.to_fp16(**kwargs)
+        self.model.to(memory_format=torch.channels_last)
+        return self
+
+    def to_parallel(self, **kwargs):
+        "Refused: `nn.DataParallel` hides the two nets. `distrib_ctx` trains on several devices."
+        raise NotImplementedError('to_parallel: nn.DataParallel knows no two nets; train on several devices with `learn.distrib_ctx()` of sr_fastai.distributed, under accelerate launch')
+
     def _to_half(self, cb):
         self.model.to(memory_format=torch.channels_last) # as convolutions of half types want it: a fifth faster on a processor
         return self.to_fp32().add_cb(cb)
@@ -446,7 +461,7 @@ def gan_learner(
     "A learner that trains `generator` against `critic`; its PSNR and SSIM are of Y, without a border of `scale` pixels."
     if joint and (n_crit,n_gen)!=(1,1): raise ValueError('gan_learner: in joint training each batch trains both nets: n_crit and n_gen have no meaning there')
     adv_loss = AdversarialLoss(adv)
-    border = getattr(generator, 'scale', 0)
+    border = getattr(generator, 'scale', None) or getattr(dls.train, 'scale', 0) or 0
     metrics = L(ImageMetric(psnr, 'psnr', border=border), ImageMetric(ssim, 'ssim', border=border)) + L(metrics)
     kwargs['cbs'] = L(GANWatch()) + L(kwargs.get('cbs'))
     return SRGANLearner(dls, generator, critic, GeneratorLoss(adv_loss, pixel, w_pixel, w_adv, percep, w_percep), adv_loss.critic,

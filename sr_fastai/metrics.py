@@ -57,8 +57,8 @@ def ssim(
 )->Tensor: # (N,), 1 for equal images
     "Structural similarity of each image, on 8-bit values, with the constants 0.01 and 0.03 of [Wang et al. 2004](https://doi.org/10.1109/TIP.2003.819861)."
     _check(pred, target, border, 11)
-    # variances are differences of large squares: too close for float32
-    x,y = (_protocol(o, luma, border).double() for o in (pred,target))
+    # variances are differences of large squares: too close for float32, and Apple's GPUs have no wider
+    x,y = (_protocol(o.cpu() if o.is_mps else o, luma, border).double() for o in (pred,target))
     mx,my = _window(x),_window(y)
     vx,vy,cov = _window(x*x)-mx*mx,_window(y*y)-my*my,_window(x*y)-mx*my
     c1,c2 = (.01*255)**2,(.03*255)**2

@@ -6,13 +6,13 @@
 __all__ = ['export_onnx', 'OnnxModel', 'load_onnx']
 
 # %% ../nbs/02a_onnx_model.ipynb #b355d15b
-import hashlib, importlib, json, os
+import copy, hashlib, importlib, json, os
 from pathlib import Path
 import torch
 from torch import nn, Tensor
 from fastcore.basics import store_attr
 from .files import atomic_path
-from .models import Generator
+from .models import Generator, uncompiled
 from .weights import FORMAT, VERSION, WeightsError, load_weights, read_card
 
 # %% ../nbs/02a_onnx_model.ipynb #464c27c1
@@ -37,8 +37,8 @@ def export_onnx(
         if card is None: card = {k:v for k,v in read_card(model, scale).items() if k!='config'}
         model = load_weights(model, scale, strength)
     elif strength!=1 or scale not in (None,model.scale): raise ValueError("scale and strength are for weights by name or from a file; a network has its own")
-    g = Generator(**model.config).eval().requires_grad_(False)
-    g.load_state_dict(model.state_dict())
+    g = copy.deepcopy(uncompiled(model)).cpu().eval().requires_grad_(False)
+    if not isinstance(g, Generator): raise TypeError(f"{path}: what is exported is a Generator, not a {type(g).__name__}")
     meta = dict(format=FORMAT, version=VERSION, scale=str(g.scale), pad=str(g.pad), config=json.dumps(g.config), card=json.dumps(card or {}))
     if half: g.half()
     free = {0:'batch', 2:'height', 3:'width'}

@@ -140,13 +140,17 @@ def _cuda_home():
 def _torch_cuda(): return torch.version.cuda and int(torch.version.cuda.split('.')[0])
 
 # %% ../nbs/00_ops.ipynb #26a222a6
+def _cache_home():
+    try: return xdg_cache_home()
+    except RuntimeError: raise BuildError('this user has no home folder: set XDG_CACHE_HOME to a folder that can be written') from None # of a container, say
+
 class _Library:
     "The library for one kind of device, 'cpu' or 'cuda': where it is cached, and how it is made."
     def __init__(self,
         kind:str, # 'cpu' or 'cuda'
         archs:list|None=None # CUDA architectures as '90'; those of the visible devices by default
     ):
-        self.kind,self.csrc,self.root = kind,_csrc(),xdg_cache_home()/'sr_fastai'/'ops'
+        self.kind,self.csrc,self.root = kind,_csrc(),_cache_home()/'sr_fastai'/'ops'
         native = {'x86_64':['-march=native'], 'aarch64':['-mcpu=native']}.get(platform.machine(), []) if sys.platform=='linux' else []
         self.cflags = ['-O3', '-ffp-contract=fast', *native, *(['-fopenmp'] if sys.platform=='linux' else [])]
         self.sources,self.cuda_flags,tools = ['binding.cpp','cpu.cpp'],[],[_cxx()]
@@ -229,7 +233,7 @@ class _Library:
         logging.getLogger('torch.utils.cpp_extension').setLevel(logging.ERROR) # it guesses at a toolkit, aloud; ours is found already
         from torch.utils import cpp_extension as cpp
         print(f'sr_fastai: compiling pixel_shuffle_sigmoid for {self.kind}, once (about {10 if self.kind=="cpu" else 30} s) ...', file=sys.stderr)
-        old = os.environ['PATH'],cpp.CUDA_HOME
+        old = os.environ.get('PATH', os.defpath),cpp.CUDA_HOME
         tmp = Path(tempfile.mkdtemp(prefix=f'{self.path.stem}.', suffix='.tmp', dir=self.root))
         ldflags = []
         try:
@@ -436,7 +440,9 @@ def main(
     found = {k:(backend if p.action=='report' else build)(k) for k in kinds}
     for k,(name,reason) in found.items(): print(f'{k}: {name} ({reason})')
     if p.action=='report':
-        print(f"SR_FASTAI_OPS={_mode()}, torch {torch.__version__}, cache {_Library('cpu').root}")
+        try: cache = _Library('cpu').root
+        except BuildError as e: cache = e
+        print(f"SR_FASTAI_OPS={_mode()}, torch {torch.__version__}, cache {cache}")
         print(f'compiler {_cxx()}, ninja {_ninja_path()}, CUDA toolkit {_cuda_home()}')
     for k,(name,_) in found.items():
         if p.action=='check' and name=='native': print(f'{k}: agrees with torch, within {check_native(k):.1e} in float32')

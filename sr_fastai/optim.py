@@ -10,9 +10,23 @@ import math
 from itertools import groupby
 import torch
 from torch import Tensor
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import OptimWrapper, set_item_pg
 
 # %% ../nbs/09a_optim.ipynb #3df065c5
+class _Hypers(dict):
+    "The hyperparameters of a group; what is set here is set there."
+    def __init__(self, values, group, names):
+        super().__init__(values)
+        self.group,self.names = group,names
+    def __setitem__(self, k, v):
+        super().__setitem__(k, v)
+        set_item_pg(self.group, self.names[k], v)
+
+class _Wrapper(OptimWrapper):
+    "fastai's, of which `hypers` can be set in place, as `ReduceLROnPlateau` does."
+    @property
+    def hypers(self): return [_Hypers(*o, self.bwd_map) for o in zip(super().hypers, self.opt.param_groups)]
+
 def _same_layout(opt, *args):
     "Lay out the averages as their parameters are."
     for p,s in opt.state.items():
@@ -28,7 +42,7 @@ def fused_adam(
     wd:float=0. # Decoupled weight decay, of every parameter
 )->OptimWrapper:
     "torch's fused `AdamW` behind the interface of a fastai optimizer: an `opt_func`."
-    opt = OptimWrapper(params, torch.optim.AdamW, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd, fused=True)
+    opt = _Wrapper(params, torch.optim.AdamW, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd, fused=True)
     opt.opt.register_step_pre_hook(_same_layout)
     return opt
 
@@ -99,4 +113,4 @@ def muon(
     wd:float=0. # Decoupled weight decay, of every parameter
 )->OptimWrapper:
     "`Muon` behind the interface of a fastai optimizer: an `opt_func`."
-    return OptimWrapper(params, Muon, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd)
+    return _Wrapper(params, Muon, lr=lr, betas=(mom,sqr_mom), eps=eps, weight_decay=wd)

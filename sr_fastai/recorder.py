@@ -28,7 +28,7 @@ class LossMetric(AvgLoss):
     def name(self): return self._name
 
 class ImageMetric(Metric):
-    "Mean over images of `func(pred, target)`, one value an image."
+    "Mean over images of `func(pred, target)`, one value an image; infinite ones, such as the PSNR of a blank image, are left out."
     def __init__(self,
         func, # (N, C, H, W) twice to (N,)
         name:str, # The column's
@@ -38,8 +38,8 @@ class ImageMetric(Metric):
     def reset(self): self.total,self.count = 0.,0
     def accumulate(self, learn):
         vals = learn.to_detach(self.func(learn.pred, *learn.yb))
-        self.total += vals.sum()
-        self.count += len(vals)
+        self.total += vals.where(~vals.isinf(), 0).sum()
+        self.count += (~vals.isinf()).sum()
     @property
     def value(self): return self.total/self.count if self.count else None
     @property
@@ -110,7 +110,7 @@ class GANRecorder(Recorder):
 
     def load_state_dict(self, sd):
         self.values,self.losses = [L(row) for row in sd['values']],[tensor(o) for o in sd['losses']]
-        self.lrs,self.iters,self.sums = list(sd['lrs']),list(sd['iters']),dict(sd['sums'])
+        self.lrs,self.iters,self.sums = list(sd['lrs']),list(sd['iters']),to_device(dict(sd['sums']), next(self.model.parameters()).device)
         self.smooth_loss.val,self.smooth_loss.count = sd['smooth']
         self.n_done = len(self.losses)
 

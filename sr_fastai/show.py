@@ -53,7 +53,7 @@ class ShowGANLosses(Callback):
         store_attr()
 
     def before_fit(self):
-        self.run = IN_NOTEBOOK and not process_rank() and not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
+        self.run = IN_NOTEBOOK and not process_rank() and hasattr(self.learn, 'gan_trainer') and not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
         self.out,self.due = None,time.time()+self.every
 
     def after_batch(self):

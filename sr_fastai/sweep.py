@@ -243,6 +243,8 @@ class Sweep:
         f.only(c['metric'], ('metric',), ('name','goal'))
         self.metric,self.goal = c['metric'].get('name'),c['metric'].get('goal', 'minimize')
         if self.goal not in ('minimize','maximize'): f.refuse(('metric','goal'), f'should be minimize or maximize, not {self.goal!r}')
+        better = BEST.get(str(self.metric).removeprefix('best_'))
+        if better and self.goal!=f'{better.__name__}imize': f.refuse(('metric','goal') if 'goal' in c['metric'] else ('metric',), f'of {self.metric} the {"largest" if better is max else "smallest"} is best: say goal: {better.__name__}imize')
         if self.metric not in metrics: f.refuse(('metric','name'), f'{self.metric!r} is never logged; {_near(self.metric, metrics)}')
         if 'program' in c and Path(str(c['program'])).name!='sr_train': f.refuse(('program',), f'sr_sweep runs sr_train, not {c["program"]}; for another program use `wandb agent`')
         self.eta,self.bands = _bands(f, c['early_terminate']) if 'early_terminate' in c else (None,[])
@@ -318,8 +320,9 @@ class ReportMetric(Callback):
     order,name,optional = Recorder.order+2,'report_metric',True
     def __init__(self,
         metric:str, # A column of the recorder, or `best_` and one
-        tell:Callable # `tell(epochs, value)`: true to stop
-    ): self.metric,self.tell,self.n,self.best,self.stopped = metric,tell,0,None,False
+        tell:Callable, # `tell(epochs, value)`: true to stop
+        gan:bool=False # A GAN's training, which the pretraining before it says little about: that is not told
+    ): self.metric,self.tell,self.gan,self.n,self.best,self.stopped = metric,tell,gan,0,None,False
     def state_dict(self): return dict(n=self.n, best=self.best, stopped=self.stopped)
     def load_state_dict(self, sd): self.n,self.best,self.stopped = sd['n'],sd['best'],sd.get('stopped', False)
 
@@ -334,6 +337,7 @@ class ReportMetric(Callback):
         column = self.metric.removeprefix('best_')
         if log.get(column) is None: return
         value = float(log[column])
+        if self.gan and not hasattr(self.learn, 'gan_trainer'): return
         if not math.isfinite(value): raise ValueError(f'{column} was {value} after epoch {self.n+1}')
         self.best = value if self.best is None else BEST.get(column, min)(value, self.best)
         self.n += 1
@@ -344,13 +348,14 @@ class ReportMetric(Callback):
 # %% ../nbs/14_sweep.ipynb #04a2c4ec
 def _train_one(job, tell):
     "Train what a job asks for. Returns how it ended: 'done' or 'stopped'."
-    report = ReportMetric(job['metric'], tell)
+    config = job['make']({**job['config'], 'out':str(job['folder'])})
+    report = ReportMetric(job['metric'], tell, bool(getattr(config, 'epochs', False)))
     cbs = [report]
     track = job['track'] and Track(job['config'], folder=job['folder'], **job['track'])
     if track: cbs.append(track)
     ok = False
     try:
-        job['train'](job['make']({**job['config'], 'out':str(job['folder'])}), cbs)
+        job['train'](config, cbs)
         ok = True
     finally:
         if track: track.finish(ok)

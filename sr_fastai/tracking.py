@@ -157,7 +157,7 @@ class Track(Callback):
     ):
         if mode not in (None,'online','offline','disabled'): raise ValueError(f"Track: mode must be 'online', 'offline', 'disabled' or None, not {mode!r}")
         self.config,self.project,self.folder,self.mode,self.n_images,self.crop,self.every,self.timeout,self.kwargs = config,project,folder and Path(folder),mode,n_images,crop,every,timeout,kwargs
-        self.wb,self.call,self.fitting = None,None,False # the run, and the thread that speaks to it
+        self.wb,self.call,self.fitting,self.gan = None,None,False,False # the run, and the thread that speaks to it
         self.batch,self.epochs,self.best,self.rows = 0,0,{},[]
 
     def state_dict(self): return dict(batch=self.batch, epochs=self.epochs, best=dict(self.best), rows=[(i,_values(row)) for i,row in self.rows])
@@ -220,7 +220,8 @@ class Track(Callback):
         if not self.run: return
         self.start()
         self.fitting = True
-        self.gan,self.rows,self.seen,self.shown = hasattr(self.learn, 'gan_trainer'),[],{},[]
+        if (gan := hasattr(self.learn, 'gan_trainer')) and not self.gan: self.best = {} # not what it was pretrained to
+        self.gan,self.rows,self.seen,self.shown = gan,[],{},[]
         facts = learner_facts(self.learn)
         self.fingerprint = facts['data']['fingerprint']
         self.call(lambda: self.wb.config.update(dict(learner=facts), allow_val_change=True))

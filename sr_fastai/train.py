@@ -157,6 +157,7 @@ def read_yaml(
     path:str|Path # A YAML file
 )->dict:
     "The mapping in a YAML file; errors name the file and the line."
+    if Path(path).is_dir(): raise ValueError(f'{path} is a folder, where a file of options is wanted; the folder of photographs to learn from is given by --data')
     try: res = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except yaml.YAMLError as e:
         at = f', line {e.problem_mark.line+1}' if getattr(e, 'problem_mark', None) else ''
@@ -165,13 +166,19 @@ def read_yaml(
     if not isinstance(res, dict): raise ValueError(f'{path} must hold lines of `option: value`')
     return res
 
+_alias = dict(discriminator='critic')
+
 def _flat(values, where='', parts=()):
-    "Pairs of option and value: nested `a: {b: 1}`, or `a.b`, is the option `a_b`, or `b` where there is no `a_b`."
+    "Pairs of option and value: nested `a: {b: 1}`, or `a.b`, is the option `a_b`, or `b` where no option begins with `a`: `generator: {width: 48}` is `width`, `critic: {depth: 3}` `critic_depth`."
     for k,v in values.items():
         path = (*parts,*str(k).split('.'))
         if isinstance(v, dict): yield from _flat(v, where, path)
         else:
-            name = next((n for n in ('_'.join(path[i:]) for i in range(len(path))) if n in _defaults), None)
+            words = [_alias.get(o, o) for o in path]
+            if words==['pretrain','epochs']: words = ['pretrain']
+            # a section of its own holds what begins like it: `critic: {epochs: 3}` is a mistake, and not `epochs`
+            first = next((i for i,o in enumerate(words[:-1]) if any(k.startswith(f'{o}_') or k==o=='valid' for k in _defaults)), len(words)-1)
+            name = next((n for n in ('_'.join(words[i:]) for i in range(first+1)) if n in _defaults), None)
             if name is None:
                 near = difflib.get_close_matches(path[-1], _defaults, 1)
                 raise ValueError((f'{where}: ' if where else '') + f"there is no option {'.'.join(path)!r}" + (f'; did you mean {near[0]!r}?' if near else '; `sr_train --help` lists them'))
@@ -223,7 +230,7 @@ def config_learner(
     critic = Discriminator(c.critic_width, c.critic_depth, norm=c.critic_norm)
     learn = gan_learner(dls, generator, critic, c.adv, c.pixel, c.w_pixel, c.w_adv, percep=c.percep, w_percep=c.w_percep, r1=c.r1, n_crit=c.n_crit, n_gen=c.n_gen, joint=c.joint, ema=c.ema, clip_grad=c.clip_grad,
                         lr=(c.lr, c.critic_lr or c.lr), opt_func=partial(fused_adam, mom=c.mom, sqr_mom=c.sqr_mom, wd=c.wd), moms=(c.mom,)*3, cbs=cbs, path=c.out,
-                        metrics=whole_image_metrics(c.whole.split(',')) if c.whole else None)
+                        metrics=whole_image_metrics([o.strip() for o in c.whole.split(',')]) if c.whole else None)
     if c.n_acc>1: learn.add_cb(GANAccumulation(c.n_acc))
     half = half_type(c.precision, dls.device)
     return learn if half is None else learn.to_bf16() if half==torch.bfloat16 else learn.to_fp16()

@@ -13,7 +13,7 @@ import torch
 import safetensors.torch
 import sr_fastai
 from .files import atomic_path
-from .models import Generator
+from .models import Generator, uncompiled
 
 # %% ../nbs/02_weights.ipynb #cf4993bc
 FORMAT,VERSION = 'sr_fastai.generator','1'
@@ -39,7 +39,8 @@ def save_weights(
     strength:float=1. # Of what was learned from `start` on, the share that the file's weights keep, 0 to 1: interpolated, which can hold more of both than either ([Wortsman et al. 2022](https://arxiv.org/abs/2109.01903))
 )->Path: # The file
     "Write the weights of `model` with all that makes it again: whole or not at all."
-    path = Path(path)
+    path,model,start = Path(path),uncompiled(model),uncompiled(start)
+    if not isinstance(model, Generator): raise TypeError(f"{path}: weights are those of a Generator, not of a {type(model).__name__}")
     if path.suffix!='.safetensors': raise WeightsError(f"{path}: weights are saved as safetensors; let the name end in .safetensors")
     meta = dict(format=FORMAT, version=VERSION, config=json.dumps(model.config), card=json.dumps(card or {}))
     if start is not None and start.config!=model.config: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")

@@ -311,3 +311,19 @@ def test_goes_on_late_with_a_progress_bar(tmp_path, capsys):
         return learn
     for n in (4,6): run(n)
     assert '\n5 ' in capsys.readouterr().out
+
+@pytest.mark.parametrize('column', ['valid_pixel','train_adv','valid_percep','train_r1','whole_lpips','valid_loss'])
+def test_less_is_better_of_what_a_loss_is_made_of(column, tmp_path):
+    cb = Checkpoint(tmp_path, monitor=column)
+    cb.learn = type('L', (), dict(recorder=type('R', (), dict(metric_names=['epoch',column]))))()
+    cb._find_column()
+    assert cb.sign==-1
+
+def test_a_generator_of_others_is_checkpointed(tmp_path):
+    "Its state alone is kept: weights are those of a `Generator`."
+    class Own(torch.nn.Module):
+        def __init__(self): super().__init__(); self.net = Generator(2, width=4, depth=0)
+        def forward(self, x): return self.net(x)
+    learn = gan_learner(tiny_dls(), Own(), Discriminator(width=4, depth=2, pool=2, hidden=8), path=tmp_path)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Checkpoint(tmp_path/'c'))
+    assert (tmp_path/'c'/'best.pt').exists() and not (tmp_path/'c'/'best.safetensors').exists()

@@ -153,3 +153,38 @@ def test_interrupted(tmp_path, model):
     r = subprocess.run(args, capture_output=True, text=True, timeout=200)
     assert r.returncode==0 and f'{30-done} done, {done} done before, 0 failed' in r.stdout
     assert not list((tmp_path/'out').glob('.*.part'))
+
+def test_version(capsys):
+    with pytest.raises(SystemExit): sr_upscale(['--version'])
+    import sr_fastai
+    assert capsys.readouterr().out.strip()==f'sr_fastai {sr_fastai.__version__}'
+
+def test_several_pictures(photo, model, tmp_path, capsys):
+    other,bad = tmp_path/'other.png',tmp_path/'bad.png'
+    Image.new('RGB', (8,8)).save(other)
+    bad.write_bytes(b'no picture')
+    assert sr_upscale([*map(str, (photo,bad,other)), '-m', str(model)])==1
+    out,err = capsys.readouterr()
+    assert out.count('\n')==2 and err.count('\n')==1 and 'bad.png' in err
+    assert (tmp_path/'photo_x2.jpg').exists() and (tmp_path/'other_x2.png').exists()
+    assert sr_upscale([*map(str, (photo,other)), '-m', str(model), '-o', str(tmp_path/'new')])==0
+    assert {o.name for o in (tmp_path/'new').iterdir()}=={'photo_x2.jpg','other_x2.png'}
+
+def test_several_names_that_make_no_sense(photo, tmp_path, capfd):
+    (tmp_path/'d').mkdir()
+    twin = tmp_path/'d'/photo.name
+    twin.write_bytes(photo.read_bytes())
+    (tmp_path/'file').touch()
+    assert 'would both become' in refused(capfd, photo, twin, '-o', tmp_path/'out')
+    assert 'a folder among several' in refused(capfd, photo, tmp_path/'d')
+    assert 'need a folder' in refused(capfd, photo, twin, '-o', tmp_path/'file')
+    assert 'no such file' in refused(capfd, photo, tmp_path/'nothing.png')
+    assert 'for several' in refused(capfd, photo, twin, '--reference', photo)
+    assert not (tmp_path/'out').exists()
+
+def test_overwrite_is_for_folders(photo, capfd): assert '--overwrite' in refused(capfd, photo, '--overwrite')
+
+def test_without_a_terminal(photo, model, monkeypatch):
+    "As daemons run it."
+    monkeypatch.setattr(sys, 'stderr', None)
+    assert sr_upscale([str(photo), '-m', str(model)])==0

@@ -431,3 +431,54 @@ def test_validation_photographs_named_in_two_ways_are_not_trained_on(tmp_path, m
     for valid in (tmp_path/'p'/'val', Path('p/val'), Path('p/../p/val')):
         dls = sr_dataloaders(Path('p'), valid=valid, size=8, bs=1, crops=1, device='cpu')
         assert [f.name for f in dls.train.items]==['0.png','1.png','2.png'] and [f.name for f in dls.valid.items]==['3.png']
+
+HELP = 1
+def helped(x): return x*0+HELP
+def by_a_helper(x): return helped(bicubic_down(x, 2))
+
+def test_what_a_function_calls_tells_it_from_others(monkeypatch):
+    "A helper or a number that a person changed must not bring the pixels of before."
+    was = ReadImage(TensorLR, by_a_helper).how
+    assert ReadImage(TensorLR, by_a_helper).how==was
+    monkeypatch.setitem(globals(), 'HELP', 2)
+    one = ReadImage(TensorLR, by_a_helper).how
+    monkeypatch.setitem(globals(), 'helped', lambda x: x)
+    assert len({was, one, ReadImage(TensorLR, by_a_helper).how})==3
+
+def test_a_degrade_of_ones_own_is_told_by_what_it_does():
+    from sr_fastai.degrade import Bicubic, Degrade
+    class A(Degrade):
+        def __call__(self, x, seed): return super().__call__(x, seed)*0
+    class B(Degrade):
+        def __call__(self, x, seed): return super().__call__(x, seed)*0+200
+    hows = {ReadImage(TensorLR, o(Bicubic(2))).how.replace('A(','B(') for o in (A,B)}
+    assert len(hows)==2
+
+def test_predictions_of_training_pairs_come_in_order(div2k, opts):
+    from sr_fastai.learner import gan_learner
+    from sr_fastai.models import Discriminator, Generator
+    dls = div2k_dataloaders(div2k, **{**opts, 'crops':1, 'bs':2, 'flips':False})
+    learn = gan_learner(dls, Generator(2, width=4, depth=0), Discriminator(width=4, depth=1, hidden=8))
+    with learn.no_bar(), learn.no_logging(): _,ys = learn.get_preds(ds_idx=0)
+    hrs = [torch.from_numpy(dls.train.whole(i)[1].copy())/255 for i in range(4)]
+    def within(y, hr): return any(torch.equal(y, w) for w in hr.unfold(1, 24, 2).unfold(2, 24, 2).flatten(1, 2).movedim(1, 0))
+    assert [next(i for i,hr in enumerate(hrs) if within(torch.Tensor(y), hr)) for y in ys]==[0,1,2,3]
+
+def test_touched_files_are_hashed_once(tmp_path, monkeypatch):
+    f = tmp_path/'a.png'
+    save(lr_image(0), f)
+    PixelCache(tmp_path/'c').add({'k':(f,read_rgb)})
+    os.utime(f, (1,1))
+    hashed,real = [],C.sha256
+    monkeypatch.setattr(C, 'sha256', lambda p: hashed.append(p) or real(p))
+    for _ in range(3):
+        c = PixelCache(tmp_path/'c')
+        assert c.add({'k':(f,read_rgb)})==[] and (c['k'].transpose(1,2,0)==lr_image(0)).all()
+    assert len(hashed)==1
+
+def test_a_number_of_more_than_four_digits():
+    assert div2k_hr(Path('d/DIV2K_train_LR_bicubic/X2/10000x2.png'))==Path('d/DIV2K_train_HR/10000.png')
+
+@pytest.mark.parametrize('share', [0,1.,-1])
+def test_a_share_for_validation_that_makes_no_sense(div2k, opts, share):
+    with pytest.raises(ValueError, match='valid_pct must be'): sr_dataloaders(div2k/'DIV2K_train_HR', valid_pct=share, **opts)

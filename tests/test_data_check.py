@@ -94,3 +94,11 @@ def test_get_and_cache(tmp_path, monkeypatch, capsys):
     assert sr_data(['cache','--clear'])==0 and 'removed' in capsys.readouterr().out
     assert not list((tmp_path/'data'/'decoded').rglob('pixels.u8'))
     assert sr_data(['get','--scale','5'])==2 and 'has no x5' in capsys.readouterr().err
+
+def test_what_only_training_could_read(tmp_path):
+    "TIFFs of floats and of 16 bits: looked at as they are read."
+    import tifffile
+    a = picture(1).astype(np.float32)/255
+    tifffile.imwrite(tmp_path/'float.tif', a, photometric='rgb')
+    tifffile.imwrite(tmp_path/'clear.tif', (np.dstack([a, np.linspace(0, 1, a[...,0].size).reshape(a.shape[:2])])*65535).astype(np.uint16), photometric='rgb', extrasamples=['unassalpha'])
+    assert ('transparent','clear.tif') in (found := kinds(tmp_path)) and not any(k=='broken' for k,_ in found)

@@ -460,3 +460,64 @@ def test_auto_with_a_strength_is_photo():
     a = noise(9, 11)
     assert (upscale(a, 2, strength=.5)==upscale(a, 2, 'photo', strength=.5)).all()
     assert (upscale(a, 2)==upscale(a, 2, 'base')).all()
+
+# --- networks that are more than a generator
+
+class Negative(Generator):
+    def forward(self, x): return 1-super().forward(x)
+
+def test_a_subclass_is_asked_itself(model):
+    "Results in 8 bits have a shorter way, which knows the generator alone."
+    own = Negative(**model.config).eval()
+    own.load_state_dict(model.state_dict())
+    for a in (noise(9, 11), noise(9, 11, dtype=np.uint16)):
+        white = np.iinfo(a.dtype).max
+        assert np.abs(upscale(a, 2, own, precision='fp32').astype(int)+upscale(a, 2, model, precision='fp32')-white).max()<=1
+
+def test_a_compiled_network_is_asked_itself(model):
+    calls = []
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph
+    a = noise(9, 11)
+    assert same(upscale(a, 2, torch.compile(model, backend=backend), precision='fp32'), upscale(a, 2, model, precision='fp32')) and calls
+
+@pytest.mark.parametrize('scale', [.4,.5,.75])
+def test_hidden_colours_do_not_bleed_when_made_smaller(scale):
+    a = np.full((16,16,4), 255, np.uint8)
+    a[:8] = 0 # black, and clear
+    b = upscale(a, scale)
+    assert b[b[...,3]>0,:3].min()==255
+
+def test_threads_are_as_before_whoever_ends_first():
+    was = torch.get_num_threads()
+    first,second = engine._threads(was+1),engine._threads(was+2)
+    first.__enter__(); second.__enter__()
+    assert torch.get_num_threads()==was+2
+    first.__exit__(None, None, None)
+    assert torch.get_num_threads()==was+2
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads()==was
+
+def test_a_shared_network_is_as_before_when_the_last_is_done(model):
+    class Normed(torch.nn.Module):
+        scale,pad = 2,0
+        def __init__(self): super().__init__(); self.norm = torch.nn.BatchNorm2d(3)
+        def forward(self, x): return self.norm(x).clamp(0, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    net = Normed().train()
+    first,second = engine._evaluating([net]),engine._evaluating([net,net])
+    first.__enter__(); second.__enter__()
+    first.__exit__(None, None, None)
+    assert not net.training and not net.norm.training
+    second.__exit__(None, None, None)
+    assert net.training and net.norm.training
+
+def test_another_default_device(model):
+    with torch.device('meta'): assert upscale(noise(9, 11), 2, model, device='cpu', consistent=True).shape==(18,22,3)
+
+def test_a_file_that_cannot_be_written_costs_no_work(model, tmp_path, monkeypatch):
+    Image.fromarray(noise(8, 8)).save(tmp_path/'a.png')
+    said = []
+    monkeypatch.setattr(os, 'access', lambda p, mode: False)
+    with pytest.raises(PermissionError, match='nothing may be made in'): upscale_file(tmp_path/'a.png', tmp_path/'b.png', model=model, progress=said.append)
+    assert not said

@@ -137,9 +137,11 @@ def test_read_only_folder(src, model, tmp_path):
     with pytest.raises(OSError): upscale_folder(src, tmp_path/'out', model=model)
 
 def test_read_only_file_system(src, model, tmp_path, monkeypatch):
-    def mkstemp(*a, **k): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    from sr_fastai import files
-    monkeypatch.setattr(files.tempfile, 'mkstemp', mkstemp)
+    opened = os.open
+    def read_only(path, flags, *a, **k):
+        if flags&os.O_CREAT and str(path).endswith('.part'): raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *a, **k)
+    monkeypatch.setattr(os, 'open', read_only)
     r = upscale_folder(src, tmp_path/'out', model=model)
     assert not r.done and r.stopped and "can't be written: Read-only" in r.failed[0][1]
 
@@ -254,3 +256,29 @@ def test_an_empty_file_is_told_so(src, model, tmp_path):
     r = upscale_folder(src, tmp_path/'out', model=model)
     (path,why), = r.failed
     assert path==src/'empty.jpg' and 'is empty; give a PNG' in why and len(r.done)==5
+
+def test_a_number_is_the_same_however_it_is_written(src, model, tmp_path):
+    upscale_folder(src, tmp_path/'out', model=model, scale=2, strength=1)
+    r = upscale_folder(src, tmp_path/'out', model=model, scale=np.float32(2.), strength=1.)
+    assert not r.done and len(r.skipped)==5
+
+def test_another_kind_of_network_is_other_work():
+    class Mine(Generator): pass
+    g,m = Generator(width=4, depth=1),Mine(width=4, depth=1)
+    m.load_state_dict(g.state_dict())
+    assert Work(model=g).key()!=Work(model=m).key()
+
+@pytest.mark.parametrize('name', ['{stem.x}','{stem[a]}','{}','{nothing}'])
+def test_names_that_make_no_sense(src, tmp_path, name):
+    with pytest.raises(ValueError, match='makes no sense'): plan(src, tmp_path/'out', name=name)
+
+def test_what_is_left_out_is_told(src, tmp_path):
+    for n in ('a.heic','b.HEIC','c.dng','notes.txt','.hidden.heic'): (src/n).touch()
+    with pytest.warns(UserWarning, match=r'3 photographs in formats that can.t be read \(\.dng, \.heic\) are left out'): assert len(plan(src, tmp_path/'out'))==5
+
+@pytest.mark.skipif(sys.platform=='win32' or os.geteuid()==0, reason='root may look into all folders')
+def test_closed_folders_are_told(src, tmp_path):
+    (src/'closed').mkdir(mode=0)
+    try:
+        with pytest.warns(UserWarning, match="closed can't be looked into"): assert len(plan(src, tmp_path/'out', recursive=True))==5
+    finally: (src/'closed').chmod(0o700)

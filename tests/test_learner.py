@@ -572,3 +572,60 @@ def test_what_fastai_has_and_this_learner_has_in_another_way(tmp_path):
     learn = tiny_learner(tmp_path)
     learn.recorder.train_metrics = True
     with pytest.raises(ValueError, match='metrics are of validation'): quiet_fit(learn)
+
+def test_counting_batches_of_both_nets_together_is_refused(tmp_path):
+    from fastai.callback.all import GradientAccumulation
+    with pytest.raises(ValueError, match='use GANAccumulation'), tiny_learner(tmp_path).no_bar(): tiny_learner(tmp_path).fit(1, cbs=GradientAccumulation(n_acc=4))
+
+@pytest.mark.parametrize('pre', [False,True])
+def test_rates_can_be_set_in_place(pre, tmp_path):
+    "As `ReduceLROnPlateau` does."
+    from fastai.callback.all import ReduceLROnPlateau
+    from sr_fastai.optim import muon
+    learn = tiny_learner(tmp_path)
+    if pre: learn = learn.generator_learner(opt_func=muon)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-3, cbs=ReduceLROnPlateau('valid_loss', min_delta=1e6, patience=1))
+    assert all(h['lr']<1e-3 for h in learn.opt.hypers)
+    learn.opt.hypers[-1]['mom'] = .5
+    assert learn.opt.hypers[-1]['mom']==.5
+
+def test_channels_last_keeps_a_scaler_for_each_net(tmp_path):
+    learn = tiny_learner(tmp_path).to_channelslast()
+    assert type(learn.mixed_precision).__name__=='GANMixedPrecision'
+    assert learn.model.generator.first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not hasattr(tiny_learner(tmp_path).to_channelslast(to_fp16=False), 'mixed_precision')
+
+def test_data_parallel_is_refused(tmp_path):
+    with pytest.raises(NotImplementedError, match='distrib_ctx'): tiny_learner(tmp_path).to_parallel()
+
+def test_the_border_of_a_generator_that_does_not_tell_its_scale(tmp_path):
+    class Own(nn.Module):
+        def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 3, 3, padding=1)
+        def forward(self, x): return F.interpolate(self.c(x), scale_factor=2).sigmoid()
+    dls = tiny_dls()
+    dls.train.scale = 2
+    learn = gan_learner(dls, Own(), Discriminator(width=4, depth=2, pool=2, hidden=8), path=tmp_path)
+    assert [m.func.keywords['border'] for m in learn.metrics if m.name in ('psnr','ssim')]==[2,2]
+    with pytest.raises(TypeError, match='not of a Own'): learn.export_weights(tmp_path/'own.safetensors')
+
+def test_blank_images_do_not_make_psnr_infinite():
+    from types import SimpleNamespace
+    from sr_fastai.metrics import psnr
+    from sr_fastai.recorder import ImageMetric
+    m,x = ImageMetric(psnr, 'psnr'),torch.rand(3,3,16,16)
+    y = x.clone()
+    y[0] = (y[0]+.1).clamp(0, 1)
+    m.reset()
+    m.accumulate(SimpleNamespace(pred=x, yb=(y,), to_detach=lambda o: o))
+    assert float(m.value)==pytest.approx(psnr(x, y)[0].item())
+
+def test_what_a_checkpoint_held_goes_where_the_nets_are(tmp_path):
+    "It was read into the processor's memory; a GPU can't add that to its own."
+    learn = tiny_learner(tmp_path)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    states = {cb:cb.state_dict() for cb in (learn.gan_trainer,learn.recorder)}
+    assert states[learn.gan_trainer]['gen_losses'] and states[learn.recorder]['sums']
+    learn.model.to('meta')
+    for cb,sd in states.items(): cb.load_state_dict(sd)
+    kept = [*learn.gan_trainer.gen_losses, *learn.gan_trainer.crit_losses, *learn.recorder.sums.values()]
+    assert {o.device.type for o in kept}=={'meta'}

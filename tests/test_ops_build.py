@@ -310,3 +310,13 @@ assert ops.build('cpu')[0]=='native'
 ops._Library('cuda', ['90']).build()
 assert torch._C._dispatch_has_kernel_for_dispatch_key('sr_fastai::pixel_shuffle_sigmoid', 'CUDA')'''
     end(start(code, XDG_CACHE_HOME=str(tmp_path)))
+
+def test_a_user_without_a_home(box, monkeypatch):
+    "A container's, say: plain torch does the work, and says why."
+    monkeypatch.setattr(ops, 'xdg_cache_home', lambda: (_ for _ in ()).throw(RuntimeError('Could not determine home directory.')))
+    assert ops._find('cpu', True)==('torch','this user has no home folder: set XDG_CACHE_HOME to a folder that can be written')
+
+def test_report_without_a_home(monkeypatch, capsys):
+    monkeypatch.setattr(ops, 'xdg_cache_home', lambda: (_ for _ in ()).throw(RuntimeError('Could not determine home directory.')))
+    ops.main(['report'])
+    assert 'set XDG_CACHE_HOME' in capsys.readouterr().out

@@ -123,10 +123,10 @@ def test_a_metric_of_whole_images(tmp_path):
     assert list(s.runs.state)==['done'] and s.best['value']>5
 
 def test_random_needs_an_end(tmp_path):
-    with pytest.raises(SweepError, match='no end'): Sweep(dict(method='random', metric=dict(name='psnr'), parameters=dict(lr=dict(min=.1, max=.2))), tmp_path).run()
+    with pytest.raises(SweepError, match='no end'): Sweep(dict(method='random', metric=dict(name='psnr', goal='maximize'), parameters=dict(lr=dict(min=.1, max=.2))), tmp_path).run()
 
 def test_another_sweep_in_its_folder_is_refused(tmp_path):
-    def one(v): return Sweep(dict(method='grid', metric=dict(name='psnr'), parameters=dict(a=dict(values=v))), tmp_path, train=lambda config,cbs: None)
+    def one(v): return Sweep(dict(method='grid', metric=dict(name='psnr', goal='maximize'), parameters=dict(a=dict(values=v))), tmp_path, train=lambda config,cbs: None)
     one([1]).runs
     with pytest.raises(SweepError, match=r'another sweep \(its parameters differ\)'): one([2]).run()
 
@@ -134,7 +134,7 @@ def test_another_sweep_in_its_folder_is_refused(tmp_path):
 def test_one_at_a_time_where_there_are_locks(tmp_path, monkeypatch, why, says):
     def acquire(*_, **__): raise why
     monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
-    sweep = Sweep(dict(method='grid', metric=dict(name='psnr'), parameters=dict(a=dict(values=[1]))), tmp_path, train=lambda config,cbs: None)
+    sweep = Sweep(dict(method='grid', metric=dict(name='psnr', goal='maximize'), parameters=dict(a=dict(values=[1]))), tmp_path, train=lambda config,cbs: None)
     with pytest.raises(SweepError, match=says): sweep.run(jobs=1, track=False)
 
 # W&B's own agent, on the command that the file asks for
@@ -295,3 +295,25 @@ def test_a_worker_that_dies_is_a_run_that_failed(tmp_path):
     assert (df.state=='failed').sum()==5 and (df.state=='done').sum()==11
     assert 'died with -9' in df[(df.a==2)&(df.b==1)].error.iloc[0] and 'MemoryError: no room' in df[df.a==3].error.iloc[0]
     assert 'no room' in (tmp_path/'o'/'runs'/f'{df[df.a==3].run.iloc[0]:03}'/'error.txt').read_text()
+
+def test_a_gan_is_not_judged_by_its_pretraining():
+    "What it was pretrained to is better than a training that spoils it."
+    from fastai.vision.all import Recorder
+    class Learn: recorder = Recorder()
+    class GANLearn(Learn): gan_trainer = object()
+    told = []
+    r = ReportMetric('best_psnr', lambda *a: told.append(a), gan=True)
+    Learn.recorder.metric_names = ['epoch','psnr']
+    for learn,psnr in ((Learn,30.),(GANLearn,11.),(GANLearn,12.)):
+        r.learn = learn
+        Learn.recorder.log = [0,psnr]
+        r.after_epoch()
+    assert told==[(1,11.),(2,12.)]
+    alone = ReportMetric('psnr', lambda *a: told.append(a))
+    alone.learn = Learn
+    alone.after_epoch()
+    assert told[-1]==(1,12.)
+
+@pytest.mark.parametrize('metric', [dict(name='psnr'), dict(name='psnr', goal='minimize'), dict(name='best_ssim'), dict(name='lpips', goal='maximize')])
+def test_the_worst_is_not_searched_for(metric, tmp_path):
+    with pytest.raises(SweepError, match='is best: say goal: m'): Sweep(dict(method='grid', metric=metric, parameters=dict(lr=dict(values=[1e-4]))), tmp_path, metrics=('psnr','best_ssim','lpips'), **TINY)

@@ -126,3 +126,17 @@ def test_config_of_weights_to_start_from_states_no_other_architecture(tmp_path):
     assert '\nwidth' not in (tmp_path/'c.yaml').read_text() and TrainConfig.from_yaml(tmp_path/'c.yaml')==c
     TrainConfig(width=32).to_yaml(tmp_path/'c.yaml')
     assert '\nwidth: 32' in (tmp_path/'c.yaml').read_text()
+
+@pytest.mark.parametrize('values,option,value', [
+    ({'generator':{'width':48}}, 'width', 48), ({'critic':{'width':32}}, 'critic_width', 32), ({'discriminator':{'width':32}}, 'critic_width', 32), ({'discriminator':{'lr':1e-3}}, 'critic_lr', 1e-3),
+    ({'pretrain':{'epochs':20}}, 'pretrain', 20), ({'pretrain':{'lr':1e-2}}, 'pretrain_lr', 1e-2), ({'gan.critic.depth':3}, 'critic_depth', 3), ({'loss':{'pixel':'mse'}}, 'pixel', 'mse')])
+def test_a_section_sets_what_it_names_and_no_more(values, option, value):
+    assert TrainConfig.from_dict(values).changed=={option:value}
+
+@pytest.mark.parametrize('values', [{'critic':{'epochs':3}}, {'pretrain':{'bs':3}}, {'valid':{'size':64}}, {'discriminator':{'schedule':'one_cycle'}}, {'init':{'width':32}}])
+def test_a_section_does_not_set_what_is_of_all(values):
+    with pytest.raises(ValueError, match='there is no option'): TrainConfig.from_dict(values)
+
+def test_a_folder_is_no_file_of_options(tmp_path, capsys):
+    assert sr_train([str(tmp_path)])==2
+    assert 'is given by --data' in capsys.readouterr().err

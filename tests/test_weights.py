@@ -138,3 +138,11 @@ def test_a_share_of_what_was_learned(tmp_path):
     with pytest.raises(WeightsError, match='no start'): save_weights(end, tmp_path/'b.safetensors', strength=.5)
     with pytest.raises(ValueError, match='from 0 to 1'): save_weights(end, tmp_path/'b.safetensors', start=start, strength=2)
     assert not (tmp_path/'b.safetensors').exists()
+
+def test_a_compiled_generator_is_saved_as_itself(tmp_path):
+    g,start = Generator(width=4, depth=1),Generator(width=4, depth=1)
+    f = save_weights(torch.compile(g), tmp_path/'c.safetensors', CARD, start=torch.compile(start))
+    assert torch.equal(load_weights(f).last.weight, g.last.weight) and torch.equal(load_weights(f, strength=0.).last.weight, start.last.weight)
+
+def test_only_generators_are_saved(tmp_path):
+    with pytest.raises(TypeError, match='not of a Conv2d'): save_weights(torch.nn.Conv2d(3, 3, 1), tmp_path/'c.safetensors')
