@@ -6,6 +6,7 @@ That mean is better than any of the answers, and has none of the detail that no 
     python recipes/teach.py runs/base_x4_psnr/weights.safetensors,runs/lite_x4/weights.safetensors 4 PHOTOS VALID runs/taught_x4
     sr_train recipes/base_x4_taught.yaml
 """
+import json
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -36,10 +37,15 @@ def main(
 ):
     "Write LR and taught HR for training, LR and HR for validation."
     nets = [load_weights(w, scale) for w in weights.split(',')]
-    for split,folder in dict(train=photos, valid=valid).items():
+    found = {split:find_pictures(folder, recursive=True) for split,folder in dict(train=photos, valid=valid).items()}
+    made_of = dict(weights=weights, **{split:[o.name for o in files] for split,files in found.items()})
+    out.mkdir(parents=True, exist_ok=True)
+    if (begun := out/'made_of.json').exists() and json.loads(begun.read_text())!=made_of: raise SystemExit(f"{out} was begun with other weights or photographs; write to another folder")
+    with atomic_path(begun) as tmp: tmp.write_text(json.dumps(made_of))
+    for split,files in found.items():
         hr_dir,lr_dir = (out/o for o in div2k_folders(scale, split=split))
         for d in (hr_dir,lr_dir): d.mkdir(parents=True, exist_ok=True)
-        for i,f in enumerate(tqdm(find_pictures(folder, recursive=True), split), 1):
+        for i,f in enumerate(tqdm(files, split), 1):
             if (to := hr_dir/f'{i:04}.png').exists(): continue
             hr = read_uint8(f)
             hr = hr[:hr.shape[0]//scale*scale, :hr.shape[1]//scale*scale]

@@ -414,3 +414,133 @@ def test_too_large_for_its_format_is_said_before_the_work(tmp_path, model):
     def never(_): pytest.fail('it worked')
     with pytest.raises(ImageError, match='at most 16383'): upscale_file(tmp_path/'a.png', tmp_path/'a.webp', model=model, progress=never)
     with pytest.raises(OSError, match='a.png is no folder'): upscale_file(tmp_path/'a.png', tmp_path/'a.png'/'sub'/'b.png', model=model, progress=never)
+
+# --- what files say that Pillow or tifffile alone would lose, or take for something else
+
+def swapped_profile():
+    "An ICC profile whose red and green have changed places, under another name."
+    return ICC.replace('sRGB'.encode('utf-16-be'), 'swap'.encode('utf-16-be')).replace(b'sRGB', b'swap').replace(b'rXYZ', b'????').replace(b'gXYZ', b'rXYZ').replace(b'????', b'gXYZ')
+
+@pytest.mark.parametrize('kw', [dict(imagej=True), dict(ome=True), dict()])
+def test_what_programs_say_of_pages_is_not_said_of_one(kw, tmp_path, model):
+    tifffile.imwrite(tmp_path/'a.tif', np.random.default_rng(0).integers(0, 65536, (3,24,32), np.uint16), photometric='minisblack', **kw)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        upscale_file(tmp_path/'a.tif', tmp_path/'b.tif', model=model)
+    assert tifffile.imread(tmp_path/'b.tif').shape==(48,64)
+
+@pytest.mark.parametrize('dtype', [np.uint8,np.uint16])
+def test_a_channel_that_is_not_said_to_be_alpha_is_none(dtype, tmp_path):
+    a = noise(6, 8, 4, dtype)
+    tifffile.imwrite(tmp_path/'a.tif', a, photometric='rgb', extrasamples=['unspecified'])
+    p = read_image(tmp_path/'a.tif')
+    assert p.mode=='RGB' and (p.a==a[...,:3]).all() and 'last channel is left out' in p.notes[0]
+
+def test_the_preview_of_a_raw_picture_is_not_the_picture(tmp_path):
+    with tifffile.TiffWriter(tmp_path/'raw.tif') as t:
+        t.write(noise(24, 32, 3), photometric='rgb', subfiletype=1, subifds=1)
+        t.write(noise(240, 320, 1, np.uint16), photometric='minisblack')
+    with pytest.raises(ImageError, match='preview of a raw picture'): read_image(tmp_path/'raw.tif')
+
+def test_signed_and_volumetric_tiffs_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path/'a.tif', np.zeros((6,8), np.int8))
+    with pytest.raises(ImageError, match='holds int8 values'): read_image(tmp_path/'a.tif')
+    tifffile.imwrite(tmp_path/'v.tif', np.zeros((16,32,32), np.uint16), volumetric=True, tile=(16,32,32), photometric='minisblack')
+    with pytest.raises(ImageError, match='volume of 16 planes'): read_image(tmp_path/'v.tif')
+
+def test_a_compression_that_pillow_does_not_know(tmp_path):
+    a = noise(16, 24, 3)
+    tifffile.imwrite(tmp_path/'a.tif', a, photometric='rgb', compression='jpeg2000', compressionargs=dict(level=0, reversible=True))
+    assert (read_image(tmp_path/'a.tif').a==a).all()
+
+@pytest.mark.parametrize('dtype', [np.uint8,np.uint16])
+def test_code_points_of_colour_are_kept(dtype, tmp_path, model):
+    import imagecodecs
+    png = imagecodecs.png_encode(noise(6, 8, 3, dtype))
+    chunk = b'cICP'+bytes([12,13,0,1])
+    (tmp_path/'a.png').write_bytes(png[:33]+struct.pack('>I', 4)+chunk+struct.pack('>I', __import__('zlib').crc32(chunk))+png[33:])
+    upscale_file(tmp_path/'a.png', tmp_path/'b.png', model=model)
+    assert chunk in (tmp_path/'b.png').read_bytes()
+
+@pytest.mark.parametrize('suffix', ['bmp','gif','tga','ppm','jp2'])
+@pytest.mark.parametrize('mode', ['RGB','L'])
+def test_colours_are_made_srgb_where_a_profile_has_no_place(suffix, mode, tmp_path):
+    im = Image.new(mode, (8,8), (200,30,60) if mode=='RGB' else 90)
+    im.save(tmp_path/'a.png', icc_profile=swapped_profile())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        upscale_file(tmp_path/'a.png', tmp_path/f'b.{suffix}', scale=1)
+    got = read_image(tmp_path/f'b.{suffix}').a[3,3]
+    if mode=='RGB': assert np.abs(got-ImageCms.profileToProfile(im, io.BytesIO(swapped_profile()), ImageCms.createProfile('sRGB')).getpixel((3,3))).max()<=2 and got[1]>got[0]
+    else: assert any("ICC profile can't be applied" in str(o.message) for o in said) and abs(int(got[0])-90)<=1
+
+def test_alpha_stays_where_colours_are_made_srgb(tmp_path):
+    Image.new('RGBA', (8,8), (200,30,60,77)).save(tmp_path/'a.png', icc_profile=swapped_profile())
+    upscale_file(tmp_path/'a.png', tmp_path/'b.tga', scale=1)
+    assert read_image(tmp_path/'b.tga').a[3,3,3]==77
+
+def test_a_large_profile(tmp_path, model):
+    icc = np.random.default_rng(0).bytes(1_500_000)
+    Image.fromarray(noise(6, 8, 3)).save(tmp_path/'a.tif', icc_profile=icc)
+    upscale_file(tmp_path/'a.tif', tmp_path/'b.png', model=model)
+    assert read_image(tmp_path/'b.png').icc==icc
+    assert PngImagePlugin.MAX_TEXT_CHUNK<2**21, 'what others read has its own limit'
+
+def test_depth_that_pillow_loses_is_told(tmp_path):
+    import imagecodecs
+    a = noise(6, 8, 3, np.uint16)
+    (tmp_path/'a.ppm').write_bytes(b'P6\n# made by hand\n8 6\n65535\n'+a.astype('>u2').tobytes())
+    (tmp_path/'a.jp2').write_bytes(imagecodecs.jpeg2k_encode(a, level=0))
+    for n in ('a.ppm','a.jp2'): assert read_image(tmp_path/n).notes==['its 16 bits are read as 8'], n
+    Image.fromarray(noise(6, 8, 3)).save(tmp_path/'b.jp2')
+    Image.fromarray(noise(6, 8, 3)).save(tmp_path/'b.ppm')
+    for n in ('b.ppm','b.jp2'): assert not read_image(tmp_path/n).notes
+
+@pytest.mark.skipif(not features.check('avif'), reason='this Pillow has no AVIF')
+def test_hdr_is_told(tmp_path):
+    Image.fromarray(noise(16, 16, 3)).save(tmp_path/'a.avif')
+    data = bytearray((tmp_path/'a.avif').read_bytes())
+    assert not read_image(bytes(data)).notes
+    i = data.find(b'colrnclx')
+    assert i>0
+    data[i+10:i+12] = 0,16
+    assert 'HDR' in read_image(bytes(data)).notes[0]
+
+def test_a_jpegs_comment_and_iptc_are_kept(tmp_path, model):
+    iptc = b'\x1c\x02\x50\x00\x08Somebody'
+    app13 = b'Photoshop 3.0\0'+b'8BIM'+struct.pack('>HHI', 0x404, 0, len(iptc))+iptc+b'\0'*(len(iptc)%2)
+    Image.fromarray(noise(16, 16, 3)).save(tmp_path/'a.jpg', comment='hello world', extra=b'\xff\xed'+struct.pack('>H', 2+len(app13))+app13, exif=exif(1))
+    upscale_file(tmp_path/'a.jpg', tmp_path/'b.jpg', model=model)
+    from PIL import IptcImagePlugin
+    with Image.open(tmp_path/'b.jpg') as im:
+        assert im.info['comment']==b'hello world' and IptcImagePlugin.getiptcinfo(im)=={(2,80):b'Somebody'} and im.getexif()[E.Model]=='Camera'
+
+@pytest.mark.parametrize('suffix', ['jpg','png','tif'])
+def test_the_white_point_is_kept(suffix, tmp_path, model):
+    e = Image.Exif()
+    e[E.WhitePoint] = (.25,.5)
+    Image.fromarray(noise(16, 16, 3)).save(tmp_path/'a.jpg', exif=e)
+    upscale_file(tmp_path/'a.jpg', tmp_path/f'b.{suffix}', model=model)
+    with Image.open(tmp_path/f'b.{suffix}') as im: assert [float(o) for o in im.getexif()[E.WhitePoint]]==[.25,.5]
+
+def test_where_on_earth_pixels_lie_is_not_said_of_others(tmp_path, model):
+    tifffile.imwrite(tmp_path/'a.tif', noise(16, 16, 3), photometric='rgb', extratags=[(33550,12,3,(10.,10.,0.),True)])
+    upscale_file(tmp_path/'a.tif', tmp_path/'b.jpg', model=model)
+    with Image.open(tmp_path/'b.jpg') as im: assert 33550 not in im.getexif()
+
+def test_xmp_says_nothing_that_is_not_so(tmp_path, model):
+    xmp = b'''<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description dc:title="A title" hdrgm:Version="1.0" GCamera:MotionPhoto='1' exif:PixelXDimension="16" tiff:ImageLength="16"/><GCamera:MicroVideoOffset>9</GCamera:MicroVideoOffset><tiff:ImageWidth>16</tiff:ImageWidth></x:xmpmeta>'''
+    Image.fromarray(noise(16, 16, 3)).save(tmp_path/'a.jpg', xmp=xmp)
+    for n in ('b.jpg','b.tif','b.png'):
+        upscale_file(tmp_path/'a.jpg', tmp_path/n, model=model)
+        assert read_image(tmp_path/n).xmp==b'''<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description dc:title="A title" exif:PixelXDimension="32" tiff:ImageLength="32"/><tiff:ImageWidth>32</tiff:ImageWidth></x:xmpmeta>''', n
+
+def test_grey_colours_under_a_profile_of_rgb_stay_rgb(tmp_path):
+    Image.new('L', (8,8), 90).convert('P').save(tmp_path/'a.png', icc_profile=ICC)
+    assert read_image(tmp_path/'a.png').mode=='RGB'
+    upscale_file(tmp_path/'a.png', tmp_path/'b.jpg', scale=1)
+    with Image.open(tmp_path/'b.jpg') as im: assert im.mode=='RGB'
+
+@pytest.mark.parametrize('head,says', [(b'\0\0\0\x18ftypheic', 'HEIC'), (b'\0\0\0\x18ftypmif1', 'HEIC'), (b'\xff\n'+b'\0'*10, 'JPEG XL'), (b'\0\0\0\x0cJXL \r\n\x87\n', 'JPEG XL'), (b'\0\0\0\x18ftypisom', 'video')])
+def test_a_format_that_cannot_be_read_is_named(head, says):
+    with pytest.raises(ImageError, match=says): read_image(head+b'\0'*20)

@@ -1,6 +1,7 @@
 "Thousands of damaged files: each ends in a picture or in one sentence; no crash, no hang, no file half-written, memory bounded."
-import json, subprocess, sys, textwrap
+import json, os, subprocess, sys, textwrap
 import pytest
+from sr_fastai.files import atomic_path
 
 CHILD = textwrap.dedent(r'''
     "Makes damaged files of every format, reads them, writes what could be read; one line of JSON for each."
@@ -99,3 +100,15 @@ def test_damaged_files(tmp_path): torture(300, 1, tmp_path)
 @pytest.mark.skipif(sys.platform=='win32', reason='resource limits and alarms')
 @pytest.mark.parametrize('seed', [2,3,4,5])
 def test_many_damaged_files(tmp_path, seed): torture(500, seed, tmp_path)
+
+@pytest.mark.skipif(os.name=='nt', reason='modes')
+def test_the_umask_of_other_threads_is_left_alone(tmp_path, monkeypatch):
+    "To learn it is to change it, and a file that another thread makes meanwhile would be open to all."
+    was = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, 'umask', lambda m: pytest.fail('changed'))
+        with atomic_path(tmp_path/'a') as tmp: tmp.write_text('a')
+        assert (tmp_path/'a').stat().st_mode&0o777==0o640
+    finally:
+        monkeypatch.undo()
+        os.umask(was)

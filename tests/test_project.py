@@ -105,6 +105,8 @@ def test_taught_pictures_are_the_mean_of_the_answers(tmp_path):
     lr = read_uint8(train[0])
     both = [upscale(lr, 2, name, ensemble=True).astype(int) for name in ('base','lite')]
     assert np.abs(sum(both)-2*read_uint8(div2k_hr(train[0])).astype(int)).max()<=2
+    res = python('recipes/teach.py', 'lite', 2, sample, sample, tmp_path)
+    assert res.returncode and 'was begun with other weights' in res.stderr
     assert (lr==read_uint8(valid[0])).all() and (read_uint8(div2k_hr(valid[0]))==read_uint8(min(sample.iterdir()))).all()
 
 def test_shipped_with_a_full_card_and_the_start_that_is_named(tmp_path):
