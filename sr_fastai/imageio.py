@@ -249,7 +249,7 @@ def _tiff(f, name, max_pixels):
         return e
     return Picture(np.ascontiguousarray(a), modes[mode,c], format='TIFF', exif=_exif(exif), icc=icc, xmp=xmp, dpi=_finite_dpi(dpi), notes=notes)
 
-# %% ../nbs/03_imageio.ipynb #76877762
+# %% ../nbs/03_imageio.ipynb #1be3e27b
 _UNSAID = 'its last channel is left out, for the file does not say what it is'
 
 def _cicp(f):
@@ -257,7 +257,7 @@ def _cicp(f):
     f.seek(8)
     while len(head := f.read(8))==8 and head[4:]!=b'IDAT':
         n = int.from_bytes(head[:4], 'big')
-        if head[4:]==b'cICP': return f.read(n)
+        if head[4:]==b'cICP' and n==4: return f.read(n)
         f.seek(n+4, 1)
 
 def _lost(f, im):
@@ -274,6 +274,9 @@ def _lost(f, im):
     if bits!=8 and deep: yield f'its {bits} bits are read as 8'
     if im.format=='TIFF' and im.tag_v2.get(338)==(0,) and im.mode in ('RGB','L'): yield _UNSAID
 
+def _said(pic, cicp): return replace(pic, chunks=[(b'cICP',cicp), *pic.chunks]) if cicp else pic
+
+# %% ../nbs/03_imageio.ipynb #76877762
 def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
@@ -292,8 +295,6 @@ def _decode(f, name, max_pixels):
         pic = _said(replace(from_pil(im, name), notes=[*notes, *_lost(f, im)]), cicp)
         if im.format=='WEBP': pic.quality = _webp_quality(f)
         return replace(pic, dpi=pic.dpi[::-1]) if turned and pic.dpi else pic
-
-def _said(pic, cicp): return replace(pic, chunks=[(b'cICP',cicp), *pic.chunks]) if cicp else pic
 
 # %% ../nbs/03_imageio.ipynb #12ef60e2
 def load_exif(

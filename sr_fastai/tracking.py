@@ -17,6 +17,7 @@ import fastai, sr_fastai
 from .data import ReadImage
 from .files import atomic_path
 from .metrics import psnr
+from .processes import batch_shares, n_processes, process_rank
 from .weights import card_md, read_card, CARD_KEYS
 
 # %% ../nbs/12_tracking.ipynb #c82668a0
@@ -300,7 +301,8 @@ class Track(Callback):
         log['epoch'] = self.epochs
         if self.shown:
             items,scale = getattr(self.dls.valid_ds, 'items', []),self.shown[0][2].shape[-1]//self.shown[0][0].shape[-1]
-            names = [Path(o).stem if isinstance(o, (str,Path)) else str(i) for i,o in enumerate(items[:len(self.shown)])] or map(str, range(len(self.shown)))
+            ours = batch_shares(list(range(len(self.dls.valid_ds))), self.dls.valid.bs, process_rank(), n_processes())[:len(self.shown)]
+            names = [Path(items[i]).stem.removesuffix(f'x{scale}') if i<len(items) and isinstance(items[i], (str,Path)) else str(i) for i in ours]
             log['images'] = partial(self._panels, self.shown, names, scale)
         if self.gan and self.epoch==self.n_epoch-1:
             try: log['losses'] = self._figure()
