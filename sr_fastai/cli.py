@@ -15,8 +15,8 @@ from .commands import run_command
 
 # %% ../nbs/15_cli.ipynb #3dcb56b3
 def _size(s):
-    try: w,h = (int(o) for o in s.lower().split('x'))
-    except ValueError: raise argparse.ArgumentTypeError(f"{s!r} is no size; write for example 1920x1080") from None
+    try: w,h = (int(o) if o else None for o in s.lower().split('x'))
+    except ValueError: raise argparse.ArgumentTypeError(f"{s!r} is no size; write for example 1920x1080, or 1920x for a width alone") from None
     return w,h
 
 def megapixels(
@@ -32,7 +32,7 @@ def _parser():
     p.add_argument('src', nargs='+', metavar='IN', help='the picture, or several, or a folder of pictures')
     p.add_argument('-o', '--out', help='the file to write, in the format that its suffix names, or a folder, which several pictures need; without it, NAME_x2 beside IN')
     p.add_argument('-s', '--scale', type=float, default=2, help='how many times larger (2)')
-    p.add_argument('--size', type=_size, metavar='WxH', help='the final size in pixels, instead of --scale')
+    p.add_argument('--size', type=_size, metavar='WxH', help='the final size in pixels, instead of --scale; 1920x or x1080 keeps the proportions')
     p.add_argument('-m', '--model', default='auto', help="shipped weights by name, or a .safetensors or .onnx file (auto)")
     p.add_argument('-r', '--recursive', action='store_true', help='the folders in a folder too')
     p.add_argument('--name', default='{stem}', help='names of the results of a folder: {stem}, {scale}, {suffix} ({stem})')
@@ -60,7 +60,7 @@ def beside(
     size:tuple|None=None # As in `upscale`
 )->Path: # In the same folder
     "The name of the result when nobody gives one."
-    tag = f'{size[0]}x{size[1]}' if size else f'x{scale:g}'
+    tag = '{}x{}'.format(*(o or '' for o in size)) if size else f'x{scale:g}'
     stem,suffix = (src.name,'') if src.is_dir() else (src.stem,src.suffix)
     return src.with_name(f'{stem}_{tag}{suffix}')
 

@@ -383,8 +383,8 @@ def _is_count(n): return isinstance(n, Integral) and not isinstance(n, bool) and
 def check_size(
     size:tuple|None # As in `upscale`
 ):
-    "`ValueError` for what is no (width, height)."
-    if size is not None and not (isinstance(size, (tuple,list)) and len(size)==2 and all(map(_is_count, size))): raise ValueError(f"size must be (width, height) in pixels, not {size!r}")
+    "`ValueError` for what is no (width, height), of which one may be None."
+    if size is not None and not (isinstance(size, (tuple,list)) and len(size)==2 and any(size) and all(o is None or _is_count(o) for o in size)): raise ValueError(f"size must be (width, height) in pixels, one of which may be None, not {size!r}")
 
 def _target(w, h, scale, size):
     "Width and height of the result of a picture, and how many times larger it is."
@@ -392,6 +392,7 @@ def _target(w, h, scale, size):
     if w<1 or h<1: raise ImageError("the picture has no pixels")
     check_size(size)
     if size is None: return (max(1, round(w*scale)),max(1, round(h*scale))),scale
+    size = tuple(o or max(1, round(n*other/m)) for o,other,n,m in zip(size, size[::-1], (w,h), (h,w)))
     scale = max(size[0]/w, size[1]/h)
     if scale>64: raise ValueError(f"size must be at most 64 times that of the picture, {w}x{h}, not {size[0]}x{size[1]}")
     return size,scale
@@ -496,7 +497,7 @@ def upscale(
     scale:float=2, # How many times larger, above 0
     model:str|os.PathLike|nn.Module='auto', # 'auto', a name of shipped weights, a `.safetensors` or `.onnx` file, or a network with `scale` and `pad`
     *,
-    size:tuple|None=None, # The final (width, height) in pixels, instead of `scale`
+    size:tuple|None=None, # The final (width, height) in pixels, instead of `scale`; with None for one of them the picture keeps its proportions, else it is stretched
     tile:int|str|None='auto', # Side of a tile's core in LR pixels, to which the overlap is added; None: the whole picture at once
     batch:int|str='auto', # Tiles to compute at once; 'auto': one on a processor, as many as pay on an accelerator
     precision:str='auto', # 'fp32', 'bf16', 'fp16'; 'auto': a half type where the device has it natively. An `.onnx` file keeps its own

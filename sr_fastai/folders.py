@@ -62,7 +62,7 @@ class Work:
         elif is_file_name(self.model): weights = [_sha(Path(self.model).read_bytes()) if Path(self.model).is_file() else str(self.model)]
         else: weights = [o['sha256'] for o in registry() if self.model in ('auto',o['name'])] or [self.model]
         kw = {o:getattr(self, o) for o in ('ensemble','consistent','quality')}
-        kw |= dict(scale=float(self.scale), strength=float(self.strength), size=self.size and [int(o) for o in self.size]) # 2 and 2.0 are one
+        kw |= dict(scale=float(self.scale), strength=float(self.strength), size=self.size and [o and int(o) for o in self.size]) # 2 and 2.0 are one
         return _sha(json.dumps(dict(kw, weights=weights, version=sr_fastai.__version__), sort_keys=True).encode())
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def plan(
     made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in Ledger(d).made} # by earlier runs
     for p in [p for p in found if p not in made] or found:
         if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
-        try: new = name.format(stem=p.stem, scale='{}x{}'.format(*size) if size else f'{scale:g}', suffix=p.suffix[1:])
+        try: new = name.format(stem=p.stem, scale='{}x{}'.format(*(o or '' for o in size)) if size else f'{scale:g}', suffix=p.suffix[1:])
         except (KeyError,ValueError,IndexError,AttributeError,TypeError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")
         dst = out/p.parent.relative_to(src)/(new+('.'+format.lstrip('.') if format else p.suffix))

@@ -336,6 +336,7 @@ def read_image(
         f = nullcontext(f)
     else:
         p = Path(source)
+        if re.match(r'\w+://', str(source)): raise ImageError(f"{source} is an address and no file; fetch it, and give the file or its bytes")
         if not p.exists(): raise FileNotFoundError(f"{p}: no such file")
         if p.is_dir(): raise ImageError(f"{p} is a folder, not a picture")
         if not p.is_file(): raise ImageError(f"{p} is not a regular file")

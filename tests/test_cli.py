@@ -188,3 +188,10 @@ def test_without_a_terminal(photo, model, monkeypatch):
     "As daemons run it."
     monkeypatch.setattr(sys, 'stderr', None)
     assert sr_upscale([str(photo), '-m', str(model)])==0
+
+def test_a_width_alone(photo, model, capsys):
+    for size,name,want in (('90x','photo_90x.jpg',(90,60)), ('x20','photo_x20.jpg',(30,20))):
+        assert sr_upscale([str(photo), '-m', str(model), '--size', size])==0
+        with Image.open(photo.with_name(name)) as im: assert im.size==want
+
+def test_an_address_is_no_file(tmp_path, capfd): assert 'no such file' in refused(capfd, 'https://example.org/a.png')

@@ -521,3 +521,11 @@ def test_a_file_that_cannot_be_written_costs_no_work(model, tmp_path, monkeypatc
     monkeypatch.setattr(os, 'access', lambda p, mode: False)
     with pytest.raises(PermissionError, match='nothing may be made in'): upscale_file(tmp_path/'a.png', tmp_path/'b.png', model=model, progress=said.append)
     assert not said
+
+@pytest.mark.parametrize('size,want', [((30,None),(30,15)), ((None,30),(60,30)), ((5,None),(5,2)), ([41,None],(41,20)), ((1,None),(1,1))])
+def test_one_side_alone_keeps_the_proportions(model, size, want):
+    assert upscale(Image.fromarray(noise(10, 20)), size=size, model=model).size==want
+
+@pytest.mark.parametrize('size', [(None,None),(0,None),(None,-1),(2.5,None),5,'1x2'])
+def test_sizes_that_make_no_sense(model, size):
+    with pytest.raises(ValueError, match='size must be'): upscale(noise(10, 20), size=size, model=model)

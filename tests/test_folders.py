@@ -282,3 +282,8 @@ def test_closed_folders_are_told(src, tmp_path):
     try:
         with pytest.warns(UserWarning, match="closed can't be looked into"): assert len(plan(src, tmp_path/'out', recursive=True))==5
     finally: (src/'closed').chmod(0o700)
+
+def test_a_width_alone(src, model, tmp_path):
+    r = upscale_folder(src, tmp_path/'out', model=model, size=(45,None), name='{stem}_{scale}')
+    assert len(r.done)==5 and {read_image(p).size for p in r.done}=={(45,30)} and (tmp_path/'out'/'0_45x.png').exists()
+    assert len(upscale_folder(src, tmp_path/'out', model=model, size=[45,None], name='{stem}_{scale}').skipped)==5

@@ -544,3 +544,6 @@ def test_grey_colours_under_a_profile_of_rgb_stay_rgb(tmp_path):
 @pytest.mark.parametrize('head,says', [(b'\0\0\0\x18ftypheic', 'HEIC'), (b'\0\0\0\x18ftypmif1', 'HEIC'), (b'\xff\n'+b'\0'*10, 'JPEG XL'), (b'\0\0\0\x0cJXL \r\n\x87\n', 'JPEG XL'), (b'\0\0\0\x18ftypisom', 'video')])
 def test_a_format_that_cannot_be_read_is_named(head, says):
     with pytest.raises(ImageError, match=says): read_image(head+b'\0'*20)
+
+def test_an_address_is_no_file():
+    with pytest.raises(ImageError, match='fetch it'): read_image('https://example.org/a.png')
