@@ -43,7 +43,7 @@ def _names(code):
 
 def _changes(v):
     "Whether a global is one that a person may change between two trainings: a function of theirs, a number, a table."
-    if hasattr(v, '__code__'): return not v.__code__.co_filename.startswith(_installed) and not v.__module__.startswith('sr_fastai.')
+    if hasattr(v, '__code__'): return not v.__code__.co_filename.startswith(_installed) and not (v.__module__ or '').startswith('sr_fastai.')
     return isinstance(v, (bool,int,float,str,bytes,tuple,list,dict,set,frozenset,np.ndarray,Tensor))
 
 def _told(v, within=()):
@@ -52,8 +52,9 @@ def _told(v, within=()):
     def of(o): return _told(o, (*within, v))
     if (f := getattr(v, '__func__', None)) is not None: return of(f) # of a static or a class method
     if hasattr(v, '__code__'):
-        used = {k:v.__globals__[k] for k in sorted({*_names(v.__code__)}) if k in v.__globals__}
-        return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()],[(k,of(o)) for k,o in used.items() if _changes(o)]
+        used = [(k,of(v.__globals__[k])) for k in sorted({*_names(v.__code__)}) if k[:2]!='__' and _changes(v.__globals__.get(k))]
+        used = [o for o in used if ' at 0x' not in repr(o)] # an address is another in each process
+        return of(v.__code__),of(v.__defaults__),of(v.__kwdefaults__),[of(o.cell_contents) for o in v.__closure__ or ()],used
     if hasattr(v, 'co_code'): return v.co_code,v.co_names,of(v.co_consts)
     if isinstance(v, Tensor): return str(v.dtype),of(v.detach().cpu().double().numpy())
     if isinstance(v, np.ndarray): return str(v.dtype),v.shape,hashlib.sha256(v.tobytes()).hexdigest() # `repr` shortens it

@@ -85,7 +85,9 @@ class Ledger:
                     o = json.loads(l)
                     self._note(o['dst'], o['src'], o['settings'], o['result'])
 
-    def key(self, dst): return Path(os.path.relpath(dst, self.path.parent)).as_posix()
+    def key(self, dst):
+        "The name of a result in the ledger, the same on every system."
+        return Path(os.path.relpath(dst, self.path.parent)).as_posix()
 
     def is_done(self, dst, src_hash, settings):
         "Whether `dst` is the whole result of this picture under these settings."
@@ -102,6 +104,7 @@ class Ledger:
         self.results.setdefault(key, set()).add(result)
 
     def enter(self, dst, src_hash, settings, result):
+        "Note that a result, by its hash, was made; on the disk before this returns."
         self._note(self.key(dst), src_hash, settings, result)
         line = json.dumps(dict(dst=self.key(dst), src=src_hash, settings=settings, result=result))
         with self.path.open('a', encoding='utf-8') as f:
