@@ -23,7 +23,9 @@ def megapixels(
     s:str # A number of millions
 )->int|None: # Pixels; None for 0
     "What `--max-pixels` takes."
-    try: return int(float(s)*1e6) or None
+    try:
+        if (n := float(s))<0: raise ValueError
+        return int(n*1e6) or None
     except (ValueError,OverflowError): raise argparse.ArgumentTypeError(f"{s!r} is no number of megapixels") from None
 
 # %% ../nbs/15_cli.ipynb #ca9c7ee2

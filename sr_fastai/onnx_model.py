@@ -29,7 +29,7 @@ def export_onnx(
     half:bool=False, # Weights and convolutions in float16: half the size, and fast on most accelerators. The last sum stays in float32, so 8-bit levels hardly change
     card:dict|None=None # What to tell about it; None: the card of the weights, if they are named
 )->Path: # The file
-    "Write a generator as one ONNX file that takes any batch, height and width: whole or not at all."
+    "Write a generator as one ONNX file that takes any batch, height and width: whole or not at all. `WeightsError` for weights that can't be used, `ImportError` without the extra `onnx`."
     path = Path(path)
     if path.suffix!='.onnx': raise WeightsError(f"{path}: let the name of an ONNX file end in .onnx")
     for o in ('onnx','onnxscript'): _needed(o, 'export to ONNX')

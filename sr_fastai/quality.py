@@ -169,7 +169,7 @@ def card_figures(
     if not own: raise ValueError(f"{model} was not measured, only {', '.join(sorted({r['model'] for r in rows}))}")
     label = dict(psnr='{:.2f} dB', ssim='SSIM {:.4f}', psnr_rgb='{:.2f} dB (RGB)', ssim_rgb='SSIM {:.4f} (RGB)', lpips='LPIPS {:.4f}', lpips_vgg='LPIPS {:.4f} (VGG)')
     def line(r): return ', '.join(label[k].format(v) for k,v in r['mean'].items())
-    return {f"{r['folder']}, {len(r['pictures'])} pictures, x{r['scale']}"+(f", JPEG q{r['jpeg']}" if r['jpeg'] else ''):f"{line(r)} (bicubic {line(base[k])})" for k,r in own.items()}
+    return {f"{r['folder']}, {len(r['pictures'])} picture{'s'*(len(r['pictures'])>1)}, x{r['scale']}"+(f", JPEG q{r['jpeg']}" if r['jpeg'] else ''):f"{line(r)} (bicubic {line(base[k])})" for k,r in own.items()}
 
 # %% ../nbs/08b_quality.ipynb #71279359
 def _hardest(pred, target, side):

@@ -16,7 +16,7 @@ def _cubic(x):
     return np.where(x<=1, 1.5*x**3-2.5*x**2+1, np.where(x<2, -.5*x**3+2.5*x**2-4*x+2, 0))
 
 # %% ../nbs/04_resample.ipynb #a12d1c7b
-@lru_cache(256)
+@lru_cache(32)
 def _taps(n_in, n_out, scale):
     "For each of `n_out` positions: the input indices that it looks at and their float64 weights, both (n_out, taps)."
     k = min(scale, 1.)

@@ -38,7 +38,7 @@ def save_weights(
     start:Generator|None=None, # The generator that its training started from, so that `strength` can go between the two
     strength:float=1. # Of what was learned from `start` on, the share that the file's weights keep, 0 to 1: interpolated, which can hold more of both than either ([Wortsman et al. 2022](https://arxiv.org/abs/2109.01903))
 )->Path: # The file
-    "Write the weights of `model` with all that makes it again: whole or not at all."
+    "Write the weights of `model` with all that makes it again: whole or not at all. `WeightsError` for weights that are not finite, or a start of another architecture."
     path,model,start = Path(path),uncompiled(model),uncompiled(start)
     if not isinstance(model, Generator): raise TypeError(f"{path}: weights are those of a Generator, not of a {type(model).__name__}")
     if path.suffix!='.safetensors': raise WeightsError(f"{path}: weights are saved as safetensors; let the name end in .safetensors")
@@ -168,7 +168,7 @@ def load_weights(
     strength:float=1., # Of weights that keep their start, such as a GAN's: 0 is that start, 1 all that was learned from there; between, the weights are interpolated ([Wang et al. 2018](https://arxiv.org/abs/1811.10515))
     folder:str|os.PathLike=WEIGHTS # Where the shipped weights lie
 )->Generator: # In eval mode and fp32, on the CPU, without gradients
-    "A trained generator, by name or from a file."
+    "A trained generator, by name or from a file; `WeightsError` for one that is damaged, not ours, or of another scale."
     path,sha256 = _find(weights, scale, folder)
     model = _load(path, sha256, strength)
     if scale not in (None,model.scale): raise WeightsError(f"{path} enlarges by {model.scale}, not by {scale}; ask for scale={model.scale}")

@@ -74,7 +74,7 @@ def test_bad_input(capfd, tmp_path, photo, model):
     assert '--max-pixels' in refused(capfd, photo, '-m', model, '--max-pixels', '0.001')
     assert 'nowhere' in refused(capfd, photo, '-m', model, '--device', 'nowhere')
     assert 'tile must be' in refused(capfd, photo, '-m', model, '--tile', '0')
-    assert 'say where to write' in refused(capfd, '')
+    assert 'say what to enlarge' in refused(capfd, '')
     assert 'for a folder' in refused(capfd, photo, '--format', 'webp')
     assert "can't be made a folder" in refused(capfd, tmp_path, '-o', photo, '-m', model)
     assert 'scale must be' in refused(capfd, photo, '-m', model, '-s', '0')
@@ -195,3 +195,7 @@ def test_a_width_alone(photo, model, capsys):
         with Image.open(photo.with_name(name)) as im: assert im.size==want
 
 def test_an_address_is_no_file(tmp_path, capfd): assert 'no such file' in refused(capfd, 'https://example.org/a.png')
+
+def test_a_limit_below_nothing_is_none(photo, capsys):
+    with pytest.raises(SystemExit): sr_upscale([str(photo), '--max-pixels', '-5'])
+    assert 'no number of megapixels' in capsys.readouterr().err

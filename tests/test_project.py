@@ -129,4 +129,4 @@ def test_shipped_with_a_full_card_and_the_start_that_is_named(tmp_path):
     card = read_card('asked', 2, tmp_path/'w')
     assert (card['command'],card['seed'],card['commit'],card['hours'])==('sr_train mine.yaml',3,'abc',.5)
     assert card['hashes']['train']['images']==2 and card['data']=='two photographs'
-    assert card['figures']=={'Set5/HR, 1 pictures, x2':'33.33 dB (bicubic 30.00 dB)'}
+    assert card['figures']=={'Set5/HR, 1 picture, x2':'33.33 dB (bicubic 30.00 dB)'}

@@ -92,7 +92,7 @@ def test_a_run_has_all_that_is_promised(tmp_path, cache):
     # pictures
     for r in (r for r in h if 'images' in r):
         assert r['images']['count']==3 and all('LR | SR' in c and 'dB | HR' in c for c in r['images']['captions'])
-        for f in r['images']['filenames']: assert Image.open(folder/'files'/f).size==(3*48+8,48)
+        for f in r['images']['filenames']: assert Image.open(folder/'files'/f).size==(3*(48+6)+6,48+20+20+6)
     assert sum('images' in r for r in h)==3 and sum('losses' in r for r in h)==1
     assert Image.open(folder/'files'/h[-1]['losses']['path']).width>600
     # artifacts
