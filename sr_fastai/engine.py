@@ -110,7 +110,7 @@ def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
     y = torch.cat(y, 1) if len(y)>1 else y[0]
     if fused:
         lo,hi = ((o/peak)[:,:,None] for o in (lo,hi))
-        y = torch.clamp(y.unflatten(1, (-1,s*s)), lo, hi).flatten(1, 2)
+        y.unflatten(1, (-1,s*s)).clamp_(lo, hi)
         return pixel_shuffle_sigmoid_uint8(y.logit_(), s)
     y = _bound(y*peak, lo, hi, s).clamp_(0, peak).movedim(1, -1)
     return y if peak==1 else y.round_().to(torch.uint8 if peak==255 else torch.int32)

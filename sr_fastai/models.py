@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
         _draw(self.conv2.weight, .1*math.sqrt(2/(9*width)))
         for c in (self.conv1,self.conv2): nn.init.zeros_(c.bias)
 
-    def forward(self, x): return x + self.conv2(self.act(self.conv1(x)))
+    def forward(self, x): return self.conv2(self.act(self.conv1(x))).add_(x) # in place: new memory for each sum costs a fifth of the time on a processor
 
 # %% ../nbs/01_models.ipynb #0cb80f02
 def _full(x):
@@ -113,13 +113,15 @@ class Generator(nn.Module):
 
     def _features(self, x):
         f = self.first((x-.5).to(self.first.weight.dtype)) # zero padding then means mid grey
-        return f + self.joined(self.blocks(f))
+        return self.joined(self.blocks(f)).add_(f)
 
     def subpixels(self,
         x:Tensor # (N, 3, H, W) in 0..1
     )->Tensor: # (N, 3\*r\*r, H, W) in float32 or wider: the values of the r\*r pixels that each LR pixel becomes, not yet clipped
         "What the subpixel head has before the last operator, for callers that end in another way, such as in 8 bits."
-        return _full(x).repeat_interleave(self.scale**2, 1) + _full(self.last(self._features(x)))
+        y = _full(self.last(self._features(x)))
+        y.unflatten(1, (3,-1)).add_(_full(x)[:,:,None])
+        return y
 
     def forward(self, x:Tensor)->Tensor:
         if self.head=='conv': return pixel_shuffle_sigmoid(_full(self.last(self.up(self._features(x)))), 1)
