@@ -12,7 +12,6 @@ from sr_fastai.data import div2k_dataloaders, untar_div2k
 from sr_fastai.learner import gan_learner
 from sr_fastai.models import Discriminator, Generator
 from sr_fastai.sweep import agent_function
-from sr_fastai.distributed import PairDistributedDL
 from sr_fastai.tracking import Track, learner_facts, read_run
 from sr_fastai.train import TrainConfig, train
 
@@ -216,6 +215,8 @@ def test_a_resumed_run_lacks_no_row(tmp_path, cache):
     assert [row['_step'] for row in history]==[0,1,2,3] and [row['epoch'] for row in history if 'psnr' in row]==[1,2]
 
 def test_facts_through_a_distributed_loader(cache):
+    pytest.importorskip('accelerate')
+    from sr_fastai.distributed import PairDistributedDL
     learn = learner(cache, percep=None)
     loaders = learn.dls.loaders
     plain = learner_facts(learn)['data']
