@@ -157,7 +157,8 @@ def test_colours_multiplied_by_alpha(tmp_path, dtype, peak):
 @pytest.mark.parametrize('bits', [10,12,14])
 def test_bits_between_8_and_16(tmp_path, bits):
     a = np.array([[0,1,2**(bits-1),2**bits-1]], np.uint16)
-    tifffile.imwrite(tmp_path/'a.tif', a, bitspersample=bits, photometric='minisblack')
+    try: tifffile.imwrite(tmp_path/'a.tif', a, bitspersample=bits, photometric='minisblack')
+    except NotImplementedError: pytest.skip('this imagecodecs packs no bits')
     np.testing.assert_array_equal(read_image(tmp_path/'a.tif').a[...,0], np.rint(a/(2**bits-1)*65535))
 
 @pytest.mark.parametrize('fmt', ['JPEG2000','PPM'])
@@ -170,7 +171,7 @@ def test_black_and_white_with_a_clear_colour(tmp_path):
     im = Image.fromarray(np.array([[0,255]], np.uint8)).convert('1')
     im.save(tmp_path/'a.png', transparency=1)
     want = np.asarray(Image.open(tmp_path/'a.png').convert('RGBA'))[...,2:]
-    assert set(want[...,1].ravel())=={0,255}
+    if set(want[...,1].ravel())!={0,255}: pytest.skip('this Pillow takes no clear colour of black and white')
     p = read_image(tmp_path/'a.png')
     assert (p.mode, p.stored)==('LA',None)
     np.testing.assert_array_equal(p.a, want)
