@@ -40,7 +40,7 @@ class PixelCache:
     ):
         self.path,self.max_gb = Path(path),max_gb
         self.pixels,self.index = self.path/'pixels.u8',self.path/'index.jsonl'
-        self.entries,self._map,self.touched = {},None,[]
+        self.entries,self._map = {},None
 
     def __getstate__(self): return {**self.__dict__, '_map':None} # a worker maps the file itself
     def __len__(self): return len(self.entries)
@@ -75,20 +75,19 @@ class PixelCache:
             end = max(end, e['at']+math.prod(e['shape']))
         return end,whole
 
-    def _fresh(self, key, f):
+    def _fresh(self, key, f, touched):
         e = self.entries.get(key)
         if e is None: return False
         s = f.stat()
         if (s.st_size,s.st_mtime_ns)==(e['size'],e['mtime']): return True
         if s.st_size!=e['size'] or sha256(f)!=e['sha256']: return False
         e['mtime'] = s.st_mtime_ns
-        self.touched.append(e)
+        touched.append(e)
         return True
 
-    def _note_touched(self, whole):
+    def _note_touched(self, touched, whole):
         "Put the new times of files that are as they were into the index, so that they are read but once; how much of it is whole."
-        lines = b''.join(json.dumps(e).encode()+b'\n' for e in self.touched)
-        self.touched = []
+        lines = b''.join(json.dumps(e).encode()+b'\n' for e in touched)
         if lines:
             with open(self.index, 'ab') as ix:
                 ix.truncate(whole)
@@ -109,8 +108,9 @@ class PixelCache:
         self.path.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.path/'lock'):
             end,whole = self._scan()
-            missing = {k:o for k,o in wanted.items() if not self._fresh(k, o[0])}
-            whole = self._note_touched(whole)
+            touched = []
+            missing = {k:o for k,o in wanted.items() if not self._fresh(k, o[0], touched)}
+            whole = self._note_touched(touched, whole)
             if not missing: return []
             self._check_space(end, [f for f,_ in missing.values()])
             return self._decode(missing, end, whole, bad, progress)

@@ -15,10 +15,10 @@ import numpy as np
 from fastai.data.external import fastai_path
 from fastcore.basics import num_cpus
 from tqdm import tqdm
-from .cache import PixelCache, read_rgb
+from .cache import PixelCache
 from .commands import run_command
 from .div2k import TRACKS, div2k_folders, div2k_hr, untar_div2k
-from .imageio import PEAK, SUFFIXES, find_lr, find_pictures, read_image
+from .imageio import PEAK, SUFFIXES, find_lr, find_pictures, read_image, to_uint8
 from .resample import resize
 
 # %% ../nbs/08a_check.ipynb #42185a80
@@ -47,7 +47,8 @@ class Finding:
 def _look(f):
     "What there is to know about one file: (size as width and height, kinds, 16x16 differences as bits) or the error."
     try:
-        x,pic = read_rgb(f),read_image(f)
+        pic = read_image(f)
+        x = to_uint8(pic).transpose(2,0,1)
         alpha = 'A' in pic.mode and pic.a[...,-1].min()<PEAK[pic.a.dtype]
     except ValueError as e: return e
     grey = (x[0]==x[1]).all() and (x[1]==x[2]).all()

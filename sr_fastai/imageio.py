@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'PEAK', 'ORIENTATION', 'MAX_SIDE', 'ImageError', 'Picture', 'from_pil',
-           'check_float', 'load_exif', 'read_image', 'find_pictures', 'find_lr', 'to_depth', 'to_pil', 'read_uint8',
-           'format_of', 'check_quality', 'check_side', 'encode_image', 'write_image']
+           'check_float', 'load_exif', 'read_image', 'find_pictures', 'find_lr', 'to_depth', 'to_pil', 'to_uint8',
+           'read_uint8', 'format_of', 'check_quality', 'check_side', 'encode_image', 'write_image']
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, math, os, re, struct, threading, warnings
@@ -369,8 +369,9 @@ def find_pictures(
     def closed(e): warnings.warn(f"{e.filename} can't be looked into, so its pictures are left out: {e.strerror}")
     for d,dirs,files in os.walk(folder, onerror=closed, followlinks=links):
         dirs[:] = [o for o in dirs if recursive and o[0]!='.' and (Path(d)/o).resolve()!=skip]
-        found += [Path(d)/o for o in files if o[0]!='.' and Path(o).suffix.lower() in SUFFIXES]
-        left += [s for o in files if o[0]!='.' and (s := Path(o).suffix.lower()) in _UNREAD]
+        named = [(o,Path(o).suffix.lower()) for o in files if o[0]!='.']
+        found += [Path(d)/o for o,s in named if s in SUFFIXES]
+        left += [s for _,s in named if s in _UNREAD]
     if left: warnings.warn(f"{folder}: {len(left)} photograph{'s'*(len(left)>1)} in formats that can't be read ({', '.join(sorted({*left}))}) {'are' if len(left)>1 else 'is'} left out; save them as JPEG or PNG")
     return sorted(found)
 
@@ -445,6 +446,14 @@ def _sized_xmp(pic):
     return xmp or None
 
 # %% ../nbs/03_imageio.ipynb #b289cfcc
+def to_uint8(
+    pic:Picture, # In any mode and depth
+    mode:str|None='RGB' # 'RGB' or 'L'; None: grey stays grey
+)->np.ndarray: # (H, W, 3), or (H, W) for grey
+    "The pixels of a picture, without alpha, 16 bits made 8."
+    pic = replace(pic, a=to_depth(pic.a, np.uint8), stored=None, exif=None) # levels as they are, without a palette
+    return np.asarray(to_pil(pic).convert(mode or pic.mode.rstrip('A').replace('CMYK', 'RGB')))
+
 def read_uint8(
     path:str|os.PathLike, # A file in one of `FORMATS`
     mode:str|None='RGB', # 'RGB' or 'L'; None: grey stays grey
@@ -453,8 +462,7 @@ def read_uint8(
     "The pixels of a picture, upright, without alpha, 16 bits made 8. `ImageError` if it can't be read."
     try: pic = read_image(path, max_pixels)
     except ImageError as e: raise ImageError(f'{path} cannot be read as an image ({e}): replace it or take it out') from e
-    pic = replace(pic, a=to_depth(pic.a, np.uint8), stored=None, exif=None) # levels as they are, without a palette
-    return np.asarray(to_pil(pic).convert(mode or pic.mode.rstrip('A').replace('CMYK', 'RGB')))
+    return to_uint8(pic, mode)
 
 # %% ../nbs/03_imageio.ipynb #9777bd93
 def _app13(iptc):

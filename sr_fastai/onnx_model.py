@@ -37,8 +37,9 @@ def export_onnx(
         if card is None: card = {k:v for k,v in read_card(model, scale).items() if k!='config'}
         model = load_weights(model, scale, strength)
     elif strength!=1 or scale not in (None,model.scale): raise ValueError("scale and strength are for weights by name or from a file; a network has its own")
-    g = copy.deepcopy(uncompiled(model)).cpu().eval().requires_grad_(False)
-    if not isinstance(g, Generator): raise TypeError(f"{path}: what is exported is a Generator, not a {type(g).__name__}")
+    model = uncompiled(model)
+    if not isinstance(model, Generator): raise TypeError(f"{path}: what is exported is a Generator, not a {type(model).__name__}")
+    g = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     meta = dict(format=FORMAT, version=VERSION, scale=str(g.scale), pad=str(g.pad), config=json.dumps(g.config), card=json.dumps(card or {}))
     if half: g.half()
     free = {0:'batch', 2:'height', 3:'width'}

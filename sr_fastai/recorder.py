@@ -38,8 +38,9 @@ class ImageMetric(Metric):
     def reset(self): self.total,self.count = 0.,0
     def accumulate(self, learn):
         vals = learn.to_detach(self.func(learn.pred, *learn.yb))
-        self.total += vals.where(~vals.isinf(), 0).sum()
-        self.count += (~vals.isinf()).sum()
+        finite = ~vals.isinf()
+        self.total += vals.where(finite, 0).sum()
+        self.count += finite.sum()
     @property
     def value(self): return self.total/self.count if self.count else None
     @property

@@ -167,6 +167,7 @@ def read_yaml(
     return res
 
 _alias = dict(discriminator='critic')
+_sections = {k.split('_')[0] for k in _defaults if '_' in k} | {'valid'} # hold what begins like them: `critic: {epochs: 3}` is a mistake, and not `epochs`
 
 def _flat(values, where='', parts=()):
     "Pairs of option and value: nested `a: {b: 1}`, or `a.b`, is the option `a_b`, or `b` where no option begins with `a`: `generator: {width: 48}` is `width`, `critic: {depth: 3}` `critic_depth`."
@@ -176,8 +177,7 @@ def _flat(values, where='', parts=()):
         else:
             words = [_alias.get(o, o) for o in path]
             if words==['pretrain','epochs']: words = ['pretrain']
-            # a section of its own holds what begins like it: `critic: {epochs: 3}` is a mistake, and not `epochs`
-            first = next((i for i,o in enumerate(words[:-1]) if any(k.startswith(f'{o}_') or k==o=='valid' for k in _defaults)), len(words)-1)
+            first = next((i for i,o in enumerate(words[:-1]) if o in _sections), len(words)-1)
             name = next((n for n in ('_'.join(words[i:]) for i in range(first+1)) if n in _defaults), None)
             if name is None:
                 near = difflib.get_close_matches(path[-1], _defaults, 1)
