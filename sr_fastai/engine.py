@@ -25,6 +25,7 @@ from .onnx_model import OnnxModel, load_onnx
 from .models import Generator, uncompiled
 from .ops import no_build, pixel_shuffle_sigmoid_uint8
 from .resample import _taps, resize
+from .symmetry import GROUPS, PLAIN, inverse, moved, product
 from .weights import is_file_name, load_weights, registry
 
 # %% ../nbs/05_engine.ipynb #0363c0d5
@@ -79,15 +80,18 @@ def _fill(x, alpha):
     return x*seen + out*(1-seen)
 
 # %% ../nbs/05_engine.ipynb #c359c78f
-def _eightfold(model, x):
-    "The mean over the eight flips and turns of `x`, each turned back."
-    y = 0
-    for k in range(8):
-        flips = [-1]*(k&1)+[-2]*(k>>1&1)
-        t = x.flip(flips)
-        o = model((t.mT if k&4 else t).contiguous(memory_format=torch.channels_last))
-        y = y + (o.mT if k&4 else o).flip(flips)
-    return y/8
+def _different(model):
+    "Those of the eight flips and turns whose answers differ: one of each set that a symmetry of `model` makes alike."
+    alike = GROUPS.get(getattr(model, 'symmetry', None), PLAIN)
+    seen = set()
+    for m in GROUPS['p4m']:
+        if m not in seen: yield m
+        seen |= {product(o, m) for o in alike}
+
+def _mean(model, x, moves):
+    "The mean of the answers to `x` moved in each way, each moved back."
+    if len(moves)==1: return model(x)
+    return sum(moved(model(moved(x, m).contiguous(memory_format=torch.channels_last)), inverse(m)) for m in moves)/len(moves)
 
 def _filled(a):
     "The array `a`, (H, W, C), the last of its channels alpha, with what that hides filled."
@@ -104,8 +108,9 @@ def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
     lo,hi = _bounds(torch.cat([x[0]*peak, groups[1]], 1) if hides else t)
     x = torch.cat([o.expand(-1,3,-1,-1) for o in x]).contiguous(memory_format=torch.channels_last)
     # not where somebody has put another forward in the generator's place, as a subclass or torch.compile does
-    fused = fused and peak==255 and not ensemble and getattr(model.forward, '__func__', None) is Generator.forward and model.head=='subpixel'
-    y = model.subpixels(x).clamp_(model.eps, 1-model.eps) if fused else (_eightfold(model, x) if ensemble else model(x)).float()
+    moves = list(_different(model)) if ensemble else PLAIN
+    fused = fused and peak==255 and len(moves)==1 and getattr(model.forward, '__func__', None) is Generator.forward and model.head=='subpixel'
+    y = model.subpixels(x).clamp_(model.eps, 1-model.eps) if fused else _mean(model, x, moves).float()
     y = [o if g.shape[1]==3 else o.unflatten(1, (3,-1)).mean(1) for o,g in zip(y.chunk(len(groups)), groups)] # one channel in: one out
     y = torch.cat(y, 1) if len(y)>1 else y[0]
     if fused:

@@ -19,7 +19,7 @@ from .metrics import psnr, ssim
 from .optim import fused_adam
 from .recorder import GANRecorder, ImageMetric, LossMetric
 from .show import GANProgress, GANWatch
-from .steps import GANMixedPrecision, GANSteps
+from .steps import GANMixedPrecision, GANSteps, GANSymmetry
 from .weights import save_weights
 
 # %% ../nbs/11_learner.ipynb #cbb057ba
@@ -274,7 +274,7 @@ class SRGANLearner(AveragedLearner, GANLearner):
         model = GAN(generator, critic)
         loss_func = SRGANLoss(gen_loss_func, crit_loss_func, model, r1, r1_every)
         losses = L(LossMetric('crit_loss', 'crit_valid_loss'), LossMetric('d_real'), LossMetric('d_fake')) + L(LossMetric(n, f'valid_{n}') for n in loss_func.gen_names)
-        own = L(SRGANTrainer(switch_eval, clip, gen_first, joint), GANSteps(clip_grad))
+        own = L(SRGANTrainer(switch_eval, clip, gen_first, joint), GANSteps(clip_grad), GANSymmetry())
         if not joint: own.append(ifnone(switcher, GANSwitcher()))
         if ema is not None: own.append(EMA(ema))
         self.checked = set() # phases whose first batch both nets have proved to take

@@ -11,6 +11,7 @@ import torch
 from torch import nn, Tensor
 from fastcore.basics import store_attr
 from .ops import pixel_shuffle_sigmoid
+from .symmetry import GROUPS, Symmetry
 
 # %% ../nbs/01_models.ipynb #117c5baa
 def conv3x3(
@@ -55,13 +56,16 @@ class Generator(nn.Module):
         width:int=64, # Channels of the residual blocks
         depth:int=16, # Number of residual blocks
         head:str='subpixel', # 'subpixel': convolution to 3\*r\*r channels plus the LR pixel, shuffle, sigmoid; 'conv': the thesis' order, see `Generator.thesis`
-        slope:float=0. # Of the blocks' ReLUs below 0, from 0 to 1: above 0 ([Maas et al. 2013](https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf)) none of them can go off for good
+        slope:float=0., # Of the blocks' ReLUs below 0, from 0 to 1: above 0 ([Maas et al. 2013](https://ai.stanford.edu/~amaas/papers/relu_hybrid_icml2013_final.pdf)) none of them can go off for good
+        symmetry:str|None=None # 'p4' or 'p4m': what is turned, or turned and mirrored, gives the turned result; width is a multiple of 4 or 8 then, see `symmetry`
     ):
         super().__init__()
         if scale not in (2,3,4): raise ValueError(f'Generator: scale must be 2, 3 or 4, not {scale!r}')
         if width<1 or depth<0: raise ValueError(f'Generator: width must be at least 1 and depth at least 0, not {width!r} and {depth!r}')
         if not 0<=slope<=1: raise ValueError(f'Generator: slope must be from 0 to 1, not {slope!r}')
         if head not in ('subpixel','conv'): raise ValueError(f"Generator: head must be 'subpixel' or 'conv', not {head!r}")
+        if symmetry is not None and symmetry not in GROUPS: raise ValueError(f"Generator: symmetry must be one of {', '.join(GROUPS)} or None, not {symmetry!r}")
+        if symmetry and width%len(GROUPS[symmetry]): raise ValueError(f'Generator: width must be a multiple of {len(GROUPS[symmetry])} for the symmetry {symmetry}, not {width}')
         store_attr()
         self.first = conv3x3(3, width)
         self.blocks = nn.Sequential(*[ResidualBlock(width, slope) for _ in range(depth)])
@@ -75,6 +79,7 @@ class Generator(nn.Module):
             # starts as nearest-neighbour upscaling
             _draw(self.last.weight, .1/math.sqrt(9*width))
             nn.init.zeros_(self.last.bias)
+        if symmetry and not self.first.weight.is_meta: Symmetry(self).draw()
 
     @classmethod
     def thesis(cls,
@@ -102,7 +107,17 @@ class Generator(nn.Module):
     @property
     def config(self):
         "The arguments that make this architecture again: `Generator(**config)`."
-        return dict(scale=self.scale, width=self.width, depth=self.depth, head=self.head, slope=self.slope)
+        return dict(scale=self.scale, width=self.width, depth=self.depth, head=self.head, slope=self.slope, symmetry=self.symmetry)
+
+    @property
+    def convolutions(self):
+        "Each convolution, and what its channels are where they are no fields of a symmetry: the arguments of `symmetry.orbits`."
+        yield self.first,dict(plain_in=True)
+        for b in self.blocks: yield from ((b.conv1,{}),(b.conv2,{}))
+        yield self.joined,{}
+        if self.head=='conv':
+            for r,stage in zip(self.stages, self.up): yield stage[0],dict(r=r)
+        yield self.last,dict(plain_out=True, r=1 if self.head=='conv' else self.scale)
 
     @property
     def pad(self):

@@ -33,7 +33,7 @@ from .weights import load_weights
 from .whole import whole_image_metrics
 
 # %% ../nbs/13_train.ipynb #06532888
-_architecture = 'width','depth','head','slope' # of the generator; weights to start from bring their own
+_architecture = 'width','depth','head','slope','symmetry' # of the generator; weights to start from bring their own
 
 @dataclass(config=ConfigDict(extra='forbid', allow_inf_nan=False))
 class TrainConfig:
@@ -54,6 +54,7 @@ class TrainConfig:
     depth:NonNegativeInt=16 # Number of its residual blocks
     head:Literal['subpixel','conv']='subpixel' # The generator's last layers; 'conv' is the thesis' order
     slope:Annotated[float, Field(ge=0, le=1)]=0. # Of the blocks' ReLUs below 0; above 0 none of them can go off for good
+    symmetry:Literal['p4','p4m']|None=None # Of the generator: 'p4' for quarter turns, 'p4m' with mirror images; learns faster, and width is a multiple of 4 or 8 then
     init:str|None=None # Weights that the generator starts from: a name or a file; its architecture is theirs then
     init_scale:Annotated[int, Field(ge=2, le=4)]|None=None # Their scale, if it is another: all but the last convolution is taken
     strength:Annotated[float, Field(gt=0, le=1)]=1. # Of what was learned since `init`, or since a GAN's pretraining, the share that the exported weights keep, but not those of the best epoch; the same command with another exports again
@@ -214,7 +215,7 @@ def config_device(
 
 # %% ../nbs/13_train.ipynb #d4136aba
 def _generator(c):
-    if not c.init: return Generator(c.scale, c.width, c.depth, c.head, c.slope)
+    if not c.init: return Generator(c.scale, c.width, c.depth, c.head, c.slope, c.symmetry)
     net = load_weights(c.init, c.init_scale or c.scale)
     return (net if net.scale==c.scale else net.at_scale(c.scale)).train().requires_grad_()
 

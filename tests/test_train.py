@@ -29,7 +29,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     card = read_card(tmp_path/'whole'/'weights.safetensors')
     again,_ = config_of_args(card['command'].split()[1:])
     assert again==TrainConfig.from_yaml(tmp_path/'whole'/'config.yaml')
-    assert load_weights(tmp_path/'whole'/'weights.safetensors').config==dict(scale=2, width=8, depth=1, head='subpixel', slope=0.)
+    assert load_weights(tmp_path/'whole'/'weights.safetensors').config==dict(scale=2, width=8, depth=1, head='subpixel', slope=0., symmetry=None)
     assert {'config.yaml','losses.png','previews','weights.safetensors'} <= {o.name for o in (tmp_path/'whole').iterdir()}
 
 @pytest.mark.parametrize('args,words', [
