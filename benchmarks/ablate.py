@@ -14,19 +14,22 @@ from sr_fastai.engine import find_device, native_half, upscale
 from sr_fastai.models import Generator
 from sr_fastai.optim import fused_adam, muon
 from sr_fastai.quality import measures, pairs, scores
+from sr_fastai.symmetry import Symmetry
 
 base = dict(opt=muon, lr=1e-3, width=48, depth=8, size=24, bs=16)
 variants = {
     'adam':dict(opt=fused_adam), 'adam, twice the rate':dict(opt=fused_adam, lr=2e-3),
     'muon':{}, 'muon, twice the rate':dict(lr=2e-3), 'muon, half the rate':dict(lr=5e-4), 'muon, momentum .9':dict(opt=partial(muon, mom=.9)),
+    'p4':dict(symmetry='p4'), 'p4m':dict(symmetry='p4m'), 'p4m, half the batch':dict(symmetry='p4m', bs=8), '48x16':dict(depth=16), 'p4m, 48x16':dict(symmetry='p4m', depth=16),
     'half the batch':dict(bs=8), 'crops of 48, a quarter of the batch':dict(size=48, bs=4), '64x16':dict(width=64, depth=16), '32x6':dict(width=32, depth=6)}
 
-def trained(photos, seconds, opt, lr, width, depth, size, bs, scale=2, decay=.999):
+def trained(photos, seconds, opt, lr, width, depth, size, bs, symmetry=None, scale=2, decay=.999):
     "A generator, and how many batches it saw."
     torch.manual_seed(0)
     half = native_half(find_device('cpu'))
     dl = sr_dataloaders(photos, scale=scale, size=size, bs=bs, crops=44, seed=0, device='cpu').train
-    net = Generator(scale, width, depth).to(memory_format=torch.channels_last)
+    net = Generator(scale, width, depth, symmetry=symmetry).to(memory_format=torch.channels_last)
+    share = Symmetry(net).share if symmetry else lambda: None
     avg,opt = [p.detach().clone() for p in net.parameters()],opt(list(net.parameters()), lr=lr)
     n,t0 = 0,time.process_time()
     while True:
@@ -39,6 +42,7 @@ def trained(photos, seconds, opt, lr, width, depth, size, bs, scale=2, decay=.99
             x,y = (o.as_subclass(torch.Tensor) for o in (x,y))
             with torch.autocast('cpu', half, enabled=half is not None): out = net(x)
             (out-y).abs().mean().backward()
+            share()
             opt.step()
             opt.zero_grad()
             n += 1
