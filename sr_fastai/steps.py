@@ -126,10 +126,10 @@ class GANSymmetry(Callback):
     order,run_valid = -4,False # after gradients are gathered over batches and processes, before anybody measures them
     def before_fit(self):
         net = getattr(self.model, 'generator', self.model)
-        self.symmetry = Symmetry(net) if getattr(net, 'symmetry', None) else None
+        self.alike = Symmetry(net) if getattr(net, 'symmetry', None) else None
 
     def after_backward(self):
-        if self.symmetry and (not hasattr(self.learn, 'gan_trainer') or self.gan_trainer.gen_step): self.symmetry.share()
+        if self.alike and (not hasattr(self.learn, 'gan_trainer') or self.gan_trainer.gen_step): self.alike.share()
 
-    def after_fit(self): self.symmetry = None # an exported learner has no use for its tables
+    def after_fit(self): self.alike = None # an exported learner has no use for its tables
     def for_generator(self): return GANSymmetry()

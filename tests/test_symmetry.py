@@ -63,7 +63,8 @@ def test_training_keeps_it(tmp_path, name, how):
     learn = learner(tmp_path, name, ema=.9, joint=how=='joint', cbs=GANAccumulation(2) if how=='accumulated' else None)
     net = learn.model.generator
     was = {k:v.clone() for k,v in net.state_dict().items()}
-    with learn.no_bar(), learn.no_logging():
+    with learn.no_bar(), learn.no_logging(), warnings.catch_warnings():
+        warnings.filterwarnings('error', '.*shadowing an attribute .symmetry') # of the generator, which a plain learner hands on
         if how in ('adam','muon'): learn.pretrain(3, 1e-2, opt_func=dict(adam=fused_adam, muon=muon)[how])
         else: learn.fit(3)
     assert asymmetry(net, name)<1e-5
