@@ -86,6 +86,13 @@ class Symmetry:
         for p,places,orbit in self.orbits: p.copy_(p.flatten()[places[:,0]][orbit].view_as(p))
 
     @torch.no_grad()
+    def holds(self,
+        tol:float=1e-3 # What equal numbers may differ by, as a share of the largest of their tensor
+    )->bool:
+        "Whether the weights have the symmetry: training that knows nothing of it takes it away."
+        return all((p.flatten()[places]-p.flatten()[places[:,:1]]).abs().max()<=tol*p.abs().max() for p,places,_ in self.orbits)
+
+    @torch.no_grad()
     def share(self):
         "Put the mean gradient of each orbit in all its places: an optimizer that treats equals equally, as Adam and Muon do, then keeps the symmetry."
         for p,places,orbit in self.orbits:

@@ -14,6 +14,7 @@ import safetensors.torch
 import sr_fastai
 from .files import atomic_path
 from .models import Generator, uncompiled
+from .symmetry import Symmetry
 
 # %% ../nbs/02_weights.ipynb #cf4993bc
 FORMAT,VERSION = 'sr_fastai.generator','1'
@@ -31,6 +32,11 @@ def _between(start, sd, strength, path):
     if {k:v.shape for k,v in start.items()}!={k:v.shape for k,v in sd.items()}: raise WeightsError(f"{path} is damaged: its start does not fit its weights; fetch it again")
     return {k:start[k].lerp(v, strength) for k,v in sd.items()}
 
+def _config(model, start):
+    "The config of `model`, whose symmetry is none where it, or `start`, has lost it: `ensemble` would rely on it."
+    kept = all(o.symmetry==model.symmetry and Symmetry(o).holds() for o in (model,start) if o is not None) if model.symmetry else True
+    return model.config if kept else {**model.config, 'symmetry':None}
+
 def save_weights(
     model:Generator, # What to save; stays as it is
     path:str|os.PathLike, # The file to write, named `.safetensors`
@@ -42,8 +48,8 @@ def save_weights(
     path,model,start = Path(path),uncompiled(model),uncompiled(start)
     if not isinstance(model, Generator): raise TypeError(f"{path}: weights are those of a Generator, not of a {type(model).__name__}")
     if path.suffix!='.safetensors': raise WeightsError(f"{path}: weights are saved as safetensors; let the name end in .safetensors")
-    meta = dict(format=FORMAT, version=VERSION, config=json.dumps(model.config), card=json.dumps(card or {}))
-    if start is not None and start.config!=model.config: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
+    meta = dict(format=FORMAT, version=VERSION, config=json.dumps(_config(model, start)), card=json.dumps(card or {}))
+    if start is not None and {**start.config, 'symmetry':None}!={**model.config, 'symmetry':None}: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
     sd,start = ({k:v.detach().cpu().contiguous() for k,v in m.state_dict().items()} if m is not None else {} for m in (model,start))
     sd = {**_between(start, sd, strength, path), **{START+k:v for k,v in start.items()}}
     if not _finite(sd): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")

@@ -121,3 +121,11 @@ def test_between_a_start_and_what_came_of_it(tmp_path):
     a,b = (Generator(width=8, depth=1, symmetry='p4m') for _ in range(2))
     save_weights(b, tmp_path/'w.safetensors', start=a)
     assert asymmetry(load_weights(tmp_path/'w.safetensors', strength=.3), 'p4m')<1e-6
+
+def test_weights_that_lost_it_do_not_claim_it(tmp_path):
+    "As after a training that knows nothing of it; what is between such weights and their start has none either."
+    a,b = (Generator(width=8, depth=1, symmetry='p4m') for _ in range(2))
+    with torch.no_grad(): b.joined.weight[0] += .1
+    for model,start,kept in ((a,None,'p4m'),(b,None,None),(a,b,None),(b,a,None)):
+        save_weights(model, tmp_path/'w.safetensors', start=start)
+        assert load_weights(tmp_path/'w.safetensors').symmetry==kept
