@@ -509,7 +509,7 @@ def upscale(
     precision:str='auto', # 'fp32', 'bf16', 'fp16'; 'auto': a half type where the device has it natively. An `.onnx` file keeps its own
     device:str|torch.device='auto', # 'auto': an accelerator if there is one; for a tensor or a network, where it is
     threads:int|None=None, # Processor cores to use; None: as torch is set
-    ensemble:bool=False, # The mean over eight flips and turns: a little better, eight times the time; a model with a symmetry is asked only for what differs: half or none of that
+    ensemble:bool=False, # The mean over eight flips and turns: a little better, eight times the time; a model with a symmetry is asked only for answers that differ
     strength:float=1., # Of weights that keep what they started from: from 0, that start, to 1, all that they learned
     consistent:bool=False, # Corrects the result until, downscaled, it is the picture again
     progress=False, # True: a bar; or a function of the part done, 0..1, called after each tile; what it raises stops the work
