@@ -107,8 +107,8 @@ def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
     # hidden colours bound nothing: what is seen through the edge comes from the filled ones
     lo,hi = _bounds(torch.cat([x[0]*peak, groups[1]], 1) if hides else t)
     x = torch.cat([o.expand(-1,3,-1,-1) for o in x]).contiguous(memory_format=torch.channels_last)
-    # not where somebody has put another forward in the generator's place, as a subclass or torch.compile does
     moves = list(_different(model)) if ensemble else PLAIN
+    # not where somebody has put another forward in the generator's place, as a subclass or torch.compile does
     fused = fused and peak==255 and len(moves)==1 and getattr(model.forward, '__func__', None) is Generator.forward and model.head=='subpixel'
     y = model.subpixels(x).clamp_(model.eps, 1-model.eps) if fused else _mean(model, x, moves).float()
     y = [o if g.shape[1]==3 else o.unflatten(1, (3,-1)).mean(1) for o,g in zip(y.chunk(len(groups)), groups)] # one channel in: one out

@@ -34,7 +34,7 @@ def _between(start, sd, strength, path):
 
 def _config(model, start):
     "The config of `model`, whose symmetry is none where it, or `start`, has lost it: `ensemble` would rely on it."
-    kept = all(o.symmetry==model.symmetry and Symmetry(o).holds() for o in (model,start) if o is not None) if model.symmetry else True
+    kept = not model.symmetry or all(o.symmetry==model.symmetry and Symmetry(o).holds() for o in (model,start) if o is not None)
     return model.config if kept else {**model.config, 'symmetry':None}
 
 def save_weights(
@@ -48,8 +48,8 @@ def save_weights(
     path,model,start = Path(path),uncompiled(model),uncompiled(start)
     if not isinstance(model, Generator): raise TypeError(f"{path}: weights are those of a Generator, not of a {type(model).__name__}")
     if path.suffix!='.safetensors': raise WeightsError(f"{path}: weights are saved as safetensors; let the name end in .safetensors")
-    meta = dict(format=FORMAT, version=VERSION, config=json.dumps(_config(model, start)), card=json.dumps(card or {}))
     if start is not None and {**start.config, 'symmetry':None}!={**model.config, 'symmetry':None}: raise WeightsError(f"{path}: the start has another architecture, {start.config}, than the model, {model.config}")
+    meta = dict(format=FORMAT, version=VERSION, config=json.dumps(_config(model, start)), card=json.dumps(card or {}))
     sd,start = ({k:v.detach().cpu().contiguous() for k,v in m.state_dict().items()} if m is not None else {} for m in (model,start))
     sd = {**_between(start, sd, strength, path), **{START+k:v for k,v in start.items()}}
     if not _finite(sd): raise WeightsError(f"{path} was not written: the model holds NaN or infinity; its training went astray, take an earlier one")
