@@ -82,27 +82,32 @@ class Muon(torch.optim.Optimizer):
             for shape,same in groupby(ps, lambda p: p.shape): (self._matrices if len(shape)>1 else self._others)(list(same), g)
         return loss
 
-    def _average(self, p, mom):
-        s = self.state[p]
-        if not s: s.update(step=0, grad_avg=torch.zeros_like(p))
-        s['step'] += 1
-        return s['grad_avg'].lerp_(p.grad, 1-mom)
+    def _averages(self, ps, mom):
+        for p in ps:
+            if not (s := self.state[p]): s.update(step=0, grad_avg=torch.zeros_like(p))
+            s['step'] += 1
+        avgs = [self.state[p]['grad_avg'] for p in ps]
+        torch._foreach_lerp_(avgs, [p.grad for p in ps], 1-mom)
+        return avgs
 
     def _matrices(self, ps, g):
         mom = g['betas'][0]
         # the gradient counts a second time, as Nesterov has it
-        x = torch.stack([p.grad.lerp(self._average(p, mom), mom).flatten(1) for p in ps])
+        x = torch.stack([o.flatten(1) for o in torch._foreach_lerp([p.grad for p in ps], self._averages(ps, mom), mom)])
         x = orthogonalized(x.to(torch.promote_types(x.dtype, torch.float32)))*.2*math.sqrt(max(x.shape[1:]))
-        for p,o in zip(ps, x): p.mul_(1-g['lr']*g['weight_decay']).add_(o.view_as(p), alpha=-g['lr'])
+        torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
+        for p,o in zip(ps, x): p.add_(o.view_as(p), alpha=-g['lr'])
 
     def _others(self, ps, g):
         mom,sqr_mom = g['betas']
-        for p in ps:
-            avg,s = self._average(p, mom),self.state[p]
-            if 'sqr_avg' not in s: s['sqr_avg'] = torch.zeros_like(p)
-            sqr = s['sqr_avg'].lerp_(p.grad.square(), 1-sqr_mom)
-            root = (sqr/(1-sqr_mom**s['step'])).sqrt_().add_(g['eps'])
-            p.mul_(1-g['lr']*g['weight_decay']).addcdiv_(avg, root, value=-g['lr']/(1-mom**s['step']))
+        avgs,states = self._averages(ps, mom),[self.state[p] for p in ps]
+        for p,s in zip(ps, states): s.setdefault('sqr_avg', torch.zeros_like(p))
+        sqrs,grads,steps = [s['sqr_avg'] for s in states],[p.grad for p in ps],[s['step'] for s in states]
+        torch._foreach_lerp_(sqrs, torch._foreach_mul(grads, grads), 1-sqr_mom)
+        roots = torch._foreach_sqrt(torch._foreach_div(sqrs, [1-sqr_mom**n for n in steps]))
+        torch._foreach_add_(roots, g['eps'])
+        torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
+        torch._foreach_addcdiv_(ps, avgs, roots, [-g['lr']/(1-mom**n) for n in steps])
 
 def muon(
     params, # As fastai gives them to an `opt_func`

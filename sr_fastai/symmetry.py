@@ -73,27 +73,42 @@ def orbits(
     return places[first],orbit
 
 # %% ../nbs/00a_symmetry.ipynb #81d20b0f
+def _row(ts): return torch.cat([t.flatten() for t in ts])
+
 class Symmetry:
     "The orbits of all weights of a generator that has a `symmetry` and names its `convolutions`, as `Generator` does."
     def __init__(self,
         net:torch.nn.Module # The generator
     ):
-        self.orbits = [(p,*(o.to(p.device) for o in orbits(p.shape, GROUPS[net.symmetry], **how))) for conv,how in net.convolutions for p in (conv.weight,conv.bias)]
+        # all weights in a row: a GPU would spend more time on starting six kernels for each of them than on their work
+        self.params,places,orbit,n = [],[],[],0
+        for conv,how in net.convolutions:
+            for p in (conv.weight,conv.bias):
+                pl,o = orbits(p.shape, GROUPS[net.symmetry], **how)
+                places.append(pl+sum(map(len, orbit)))
+                orbit.append(o+n)
+                self.params.append(p)
+                n += len(pl)
+        self.places,self.orbit = (torch.cat(o).to(p.device) for o in (places,orbit))
+
+    def _spread(self, x): return [o.view_as(p) for o,p in zip(x[self.orbit].split([p.numel() for p in self.params]), self.params)]
+    def _firsts(self): return self._spread(_row(self.params)[self.places[:,0]])
 
     @torch.no_grad()
     def draw(self):
         "Put the first number of each orbit in all its places: numbers that were drawn keep their distribution."
-        for p,places,orbit in self.orbits: p.copy_(p.flatten()[places[:,0]][orbit].view_as(p))
+        for p,o in zip(self.params, self._firsts()): p.copy_(o)
 
     @torch.no_grad()
     def holds(self,
         tol:float=1e-3 # What equal numbers may differ by, as a share of the largest of their tensor
     )->bool:
         "Whether the weights have the symmetry: training that knows nothing of it takes it away."
-        return all((p.flatten()[places]-p.flatten()[places[:,:1]]).abs().max()<=tol*p.abs().max() for p,places,_ in self.orbits)
+        return all((p-o).abs().max()<=tol*p.abs().max() for p,o in zip(self.params, self._firsts()))
 
     @torch.no_grad()
     def share(self):
         "Put the mean gradient of each orbit in all its places: an optimizer that treats equals equally, as Adam and Muon do, then keeps the symmetry."
-        for p,places,orbit in self.orbits:
-            if p.grad is not None: p.grad.copy_(p.grad.flatten()[places].mean(1)[orbit].view_as(p))
+        grads = _row(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
+        for p,g in zip(self.params, self._spread(grads[self.places].mean(1))):
+            if p.grad is not None: p.grad.copy_(g)
