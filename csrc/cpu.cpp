@@ -99,7 +99,7 @@ bool any(I m) {
 
 // round(255*sigmoid(x)), nan to 0, of n vectors, in their low bits
 template<int n> void levels(F (&x)[n]) {
-  static const Thresholds t = thresholds();
+  const Thresholds& t = thresholds();
   F v[n], far = F{};
   for (int k = 0; k < n; k++) {
     F q = 255*sigmoid<true>(x[k]);

@@ -90,7 +90,7 @@ constexpr float near_half = 1.f/4096;
 
 struct Thresholds { float least[256]; }; // least[k]: the least float with level k+1
 
-inline Thresholds thresholds() {
+inline Thresholds find_thresholds() {
   // floats in the order of their values, as integers
   auto value = [](int32_t i) { int32_t b = i < 0 ? int32_t(0x80000000u - uint32_t(i)) : i; float f; std::memcpy(&f, &b, 4); return f; };
   auto index = [](float f) { int32_t b; std::memcpy(&b, &f, 4); return b < 0 ? int32_t(0x80000000u - uint32_t(b)) : b; };
@@ -104,6 +104,11 @@ inline Thresholds thresholds() {
     t.least[k] = value(hi);
   }
   t.least[255] = INFINITY;
+  return t;
+}
+// found once: it takes as long as 8 bits of a large picture on a GPU
+inline const Thresholds& thresholds() {
+  static const Thresholds t = find_thresholds();
   return t;
 }
 

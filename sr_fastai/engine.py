@@ -10,6 +10,7 @@ __all__ = ['REACH', 'FILL', 'LEAST_PIXELS', 'MOST_PIXELS', 'SLACK', 'CLEAN', 'fi
 import io, math, os, threading, warnings
 from collections import deque
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, combinations_with_replacement
@@ -21,7 +22,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from .files import check_writable
 from .imageio import MAX_PIXELS, PEAK, ImageError, Picture, check_float, check_quality, check_side, format_of, from_pil, read_image, to_depth, to_pil, write_image
-from .onnx_model import OnnxModel, load_onnx
+from .onnx_model import OnnxModel, load_onnx, onnx_device
 from .models import Generator, uncompiled
 from .ops import no_build, pixel_shuffle_sigmoid_uint8
 from .resample import _taps, resize
@@ -342,6 +343,8 @@ def _cached(weights, scale, strength, changed, device):
 
 _cached_onnx = lru_cache(4)(lambda path, changed, device, threads: load_onnx(path, device))
 
+def _is_onnx(model): return isinstance(model, (str,os.PathLike)) and Path(model).suffix.lower()=='.onnx'
+
 def _models(model, scale, strength, device, lossy):
     "The models to apply one after another, so that together they enlarge by `scale`, or nearly."
     if isinstance(model, nn.Module):
@@ -354,7 +357,7 @@ def _models(model, scale, strength, device, lossy):
     elif is_file_name(model):
         p = Path(model)
         changed = p.stat().st_mtime_ns if p.exists() else None
-        if p.suffix.lower()=='.onnx':
+        if _is_onnx(p):
             if strength!=1: raise ValueError(f"{p}: strength is for weights that know what they started from; choose it when the ONNX file is made")
             one = _cached_onnx(p, changed, device, torch.get_num_threads())
         else: one = _cached(p, None, strength, changed, device)
@@ -427,7 +430,9 @@ def upscale_picture(
     if threads is not None and not _is_count(threads): raise ValueError(f"threads must be a number of processor cores or None, not {threads!r}")
     if consistent and (size[0]<w or size[1]<h): raise ValueError(f"consistent is for results at least as large as the picture, {w}x{h}, not {size[0]}x{size[1]}")
     of = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    device = of.device if of is not None and device=='auto' else find_device(device)
+    if device=='auto': device = of.device if of is not None else onnx_device(find_device('auto')) if _is_onnx(model) else find_device('auto')
+    else: device = find_device(device)
+    if of is not None and of.device!=device: model = deepcopy(model).to(device)
     half = half_type(precision, device)
     with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
     if scale<=1: models = []

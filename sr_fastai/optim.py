@@ -60,6 +60,10 @@ def orthogonalized(
     return x.mT if m.shape[-2]>m.shape[-1] else x
 
 # %% ../nbs/09a_optim.ipynb #f3ec5cef
+def _stored(x, p):
+    "A view of `x` in the order in which the numbers of `p` are stored, so that kernels take many tensors at a time; Muon's step is the same in any order of columns."
+    return x if p.is_contiguous() or p.ndim<3 else x.movedim(1, -1)
+
 class Muon(torch.optim.Optimizer):
     "Momentum with an orthogonalized step for weights of two and more dimensions, each seen as (out, all else), and AdamW's for others."
     def __init__(self,
@@ -86,6 +90,7 @@ class Muon(torch.optim.Optimizer):
         for p in ps:
             if not (s := self.state[p]): s.update(step=0, grad_avg=torch.zeros_like(p))
             s['step'] += 1
+            if s['grad_avg'].stride()!=p.stride(): s['grad_avg'] = torch.empty_like(p).copy_(s['grad_avg']) # as a checkpoint brings it
         avgs = [self.state[p]['grad_avg'] for p in ps]
         torch._foreach_lerp_(avgs, [p.grad for p in ps], 1-mom)
         return avgs
@@ -93,10 +98,11 @@ class Muon(torch.optim.Optimizer):
     def _matrices(self, ps, g):
         mom = g['betas'][0]
         # the gradient counts a second time, as Nesterov has it
-        x = torch.stack([o.flatten(1) for o in torch._foreach_lerp([p.grad for p in ps], self._averages(ps, mom), mom)])
+        ms = [_stored(o, p) for o,p in zip(torch._foreach_lerp([p.grad for p in ps], self._averages(ps, mom), mom), ps)]
+        x = torch.stack([o.flatten(1) for o in ms])
         x = orthogonalized(x.to(torch.promote_types(x.dtype, torch.float32)))*.2*math.sqrt(max(x.shape[1:]))
-        torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
-        for p,o in zip(ps, x): p.add_(o.view_as(p), alpha=-g['lr'])
+        if g['weight_decay']: torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
+        torch._foreach_add_([_stored(p, p) for p in ps], [o.view_as(m) for o,m in zip(x, ms)], alpha=-g['lr'])
 
     def _others(self, ps, g):
         mom,sqr_mom = g['betas']
@@ -106,7 +112,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(sqrs, torch._foreach_mul(grads, grads), 1-sqr_mom)
         roots = torch._foreach_sqrt(torch._foreach_div(sqrs, [1-sqr_mom**n for n in steps]))
         torch._foreach_add_(roots, g['eps'])
-        torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
+        if g['weight_decay']: torch._foreach_mul_(ps, 1-g['lr']*g['weight_decay'])
         torch._foreach_addcdiv_(ps, avgs, roots, [-g['lr']/(1-mom**n) for n in steps])
 
 def muon(

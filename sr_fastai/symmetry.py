@@ -110,5 +110,5 @@ class Symmetry:
     def share(self):
         "Put the mean gradient of each orbit in all its places: an optimizer that treats equals equally, as Adam and Muon do, then keeps the symmetry."
         grads = _row(torch.zeros_like(p) if p.grad is None else p.grad for p in self.params)
-        for p,g in zip(self.params, self._spread(grads[self.places].mean(1))):
-            if p.grad is not None: p.grad.copy_(g)
+        pairs = [(p.grad,g) for p,g in zip(self.params, self._spread(grads[self.places].mean(1))) if p.grad is not None]
+        if pairs: torch._foreach_copy_(*zip(*pairs))

@@ -23,6 +23,7 @@ from .data import div2k_dataloaders, sr_dataloaders
 from .div2k import TRACKS, untar_div2k
 from .engine import _is_oom, find_device, half_type
 from .files import atomic_path, only_one
+from .graphs import CUDAGraphs
 from .learner import SRGANLearner, gan_learner
 from .losses import ReconstructionLoss
 from .models import Discriminator, Generator
@@ -269,7 +270,7 @@ def train(
         with _all_processes(learn):
             start = deepcopy(learn.model.generator) if c.has_start else None
             if c.pretrain:
-                learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+pre, **_pretrain_opt(c))
+                learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+L(pre, CUDAGraphs()), **_pretrain_opt(c))
                 if c.epochs: start = deepcopy(learn.model.generator)
             if c.epochs:
                 fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]

@@ -30,7 +30,7 @@ def div2k(tmp_path):
 def home(tmp_path, monkeypatch): monkeypatch.setattr(D, 'fastai_path', lambda k: tmp_path/'fastai'/k)
 
 @pytest.fixture
-def opts(tmp_path): return dict(cache=tmp_path/'cache', size=12, bs=4, crops=8, seed=0)
+def opts(tmp_path): return dict(cache=tmp_path/'cache', size=12, bs=4, crops=8, seed=0, device=torch.device('cpu'))
 
 def belong(lr, hr):
     s = hr.shape[-1]//lr.shape[-1]

@@ -97,6 +97,12 @@ def test_results_that_arrive_later_go_to_their_place(model, monkeypatch):
     assert fetched and min(fetched)==3 and (y==upscale(a, model=model, tile=12)).all()
 
 @pytest.mark.cuda
+def test_a_network_is_used_where_it_is_wanted():
+    g,a = Generator(width=8, depth=1).eval(),noise(20, 30)
+    want = upscale(a, model=g).astype(int)
+    assert abs(upscale(a, model=g, device='cuda', precision='fp32')-want).max()<=1 and next(g.parameters()).device.type=='cpu'
+
+@pytest.mark.cuda
 @pytest.mark.parametrize('kw', [{}, dict(tile=64), dict(tile=64, batch=4)])
 def test_cuda_equals_the_processor(kw):
     torch.manual_seed(42)
@@ -328,7 +334,7 @@ def test_consistent_is_not_true_to_hidden_colours(model):
 def test_strength(tmp_path):
     a,b = wild(width=4, depth=1),Generator(width=4, depth=1)
     p,x = save_weights(b, tmp_path/'g.safetensors', start=a),noise(9, 9)
-    for s,m in ((0,a),(1,b)): assert (upscale(x, model=p, strength=s)==upscale(x, model=m)).all()
+    for s,m in ((0,a),(1,b)): assert (upscale(x, model=p, strength=s, device='cpu')==upscale(x, model=m)).all()
     with pytest.raises(ValueError, match='from 0 to 1'): upscale(x, model=p, strength=2)
     with pytest.raises(ValueError, match='one strength'): upscale(x, model=a, strength=.5)
 
