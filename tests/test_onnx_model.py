@@ -50,6 +50,13 @@ def test_engine_runs_it_as_it_runs_the_network(net, good):
         assert np.abs(upscale(a, model=str(good), **kw).astype(int)-whole).max()<=1
     assert upscale(a, 4, good).shape==(160,200,3) and upscale(a, model=load_onnx(good), ensemble=True).shape==(80,100,3)
 
+def test_it_runs_where_this_runtime_can(monkeypatch):
+    import onnxruntime
+    gpu = torch.device('cuda', 1)
+    for has,want in ((['CPUExecutionProvider'],'cpu'), (['CUDAExecutionProvider','CPUExecutionProvider'],'cuda')):
+        monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: has)
+        assert onnx_device(gpu).type==want and onnx_device(torch.device('cpu')).type=='cpu'
+
 def test_a_file_that_changes_is_read_again(good, tmp_path):
     a,p = noise(9, 9, 3),tmp_path/'m.onnx'
     p.write_bytes(good.read_bytes())

@@ -10,7 +10,7 @@ from sr_fastai.models import Discriminator, Generator
 from sr_fastai.onnx_model import export_onnx
 from sr_fastai.optim import fused_adam, muon
 from sr_fastai.steps import GANSymmetry
-from sr_fastai.symmetry import GROUPS, PLAIN, moved, moved_channels, orbits
+from sr_fastai.symmetry import GROUPS, PLAIN, Symmetry, moved, moved_channels, orbits
 from sr_fastai.train import TrainConfig, train
 from sr_fastai.weights import load_weights, read_card, save_weights
 from test_learner import tiny_dls
@@ -81,6 +81,17 @@ def test_without_shared_gradients_there_is_none(tmp_path, name):
     if name: learn.remove_cb(GANSymmetry)
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     assert asymmetry(learn.model.generator, 'p4m')>1e-4
+
+def test_weights_without_gradients_stay_without():
+    net = Generator(width=8, depth=2, symmetry='p4')
+    net.first.requires_grad_(False)
+    same = Symmetry(net)
+    same.share() # nothing there yet
+    net(torch.rand(1,3,5,5)).square().mean().backward()
+    was = net.joined.weight.grad.clone()
+    same.share()
+    assert net.first.weight.grad is None and not torch.equal(net.joined.weight.grad, was)
+    torch.testing.assert_close(net.joined.weight.grad.sum(), was.sum(), rtol=1e-4, atol=1e-6)
 
 def test_from_config_to_weights_and_on(tmp_path):
     "What is trained from such weights keeps their symmetry without being told; another scale's too."
