@@ -430,8 +430,9 @@ def upscale_picture(
     if threads is not None and not _is_count(threads): raise ValueError(f"threads must be a number of processor cores or None, not {threads!r}")
     if consistent and (size[0]<w or size[1]<h): raise ValueError(f"consistent is for results at least as large as the picture, {w}x{h}, not {size[0]}x{size[1]}")
     of = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if device=='auto': device = of.device if of is not None else onnx_device(find_device('auto')) if _is_onnx(model) else find_device('auto')
-    else: device = find_device(device)
+    auto = device=='auto'
+    device = of.device if of is not None and auto else find_device(device)
+    if auto and _is_onnx(model): device = onnx_device(device)
     if of is not None and of.device!=device: model = deepcopy(model).to(device)
     half = half_type(precision, device)
     with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
@@ -512,7 +513,7 @@ def upscale(
     tile:int|str|None='auto', # Side of a tile's core in LR pixels, to which the overlap is added; None: the whole picture at once
     batch:int|str='auto', # Tiles to compute at once; 'auto': one on a processor, as many as pay on an accelerator
     precision:str='auto', # 'fp32', 'bf16', 'fp16'; 'auto': a half type where the device has it natively. An `.onnx` file keeps its own
-    device:str|torch.device='auto', # 'auto': an accelerator if there is one; for a tensor or a network, where it is
+    device:str|torch.device='auto', # 'auto': an accelerator if there is one; for a tensor or a network, where it is, and a copy of a network goes anywhere else
     threads:int|None=None, # Processor cores to use; None: as torch is set
     ensemble:bool=False, # The mean over eight flips and turns: a little better, eight times the time; a model with a symmetry is asked only for answers that differ
     strength:float=1., # Of weights that keep what they started from: from 0, that start, to 1, all that they learned

@@ -12,7 +12,7 @@ from fastai.vision.all import *
 
 # %% ../nbs/11b_graphs.ipynb #335f1fb8
 class CUDAGraphs(Callback):
-    "Training batches of a network that is trained by itself run as CUDA graphs. Does nothing on other devices, in several processes, and for batches of another shape than the first."
+    "Training batches of a network that is trained by itself run as CUDA graphs. Does nothing on other devices, in several processes, in a GAN, and for batches of another shape than the first."
     order,run_valid = -30,False # before anybody holds a gradient
     def before_fit(self):
         self.graphed = None
@@ -20,7 +20,7 @@ class CUDAGraphs(Callback):
 
     def before_batch(self):
         x = self.xb[0]
-        if x.device.type!='cuda' or num_distrib(): return
+        if x.device.type!='cuda' or num_distrib() or hasattr(self.learn, 'gan_trainer'): return
         if self.graphed is None: self._record(x)
         if x.shape==self.shape: self.model.forward = self.graphed
         else: self.model.__dict__.pop('forward', None)

@@ -92,7 +92,7 @@ class TrainConfig:
 
     precision:Literal['auto','fp32','bf16','fp16']='auto' # Number format of the nets' work; 'auto': a half type where the device has it
     device:str='auto' # cpu, cuda, cuda:1, mps, xpu
-    workers:NonNegativeInt=0 # Processes that prepare batches; more than none seldom pays
+    workers:NonNegativeInt=0 # Processes that prepare batches; more than none pays where a GPU waits for crops whose LR is made anew (`fresh`)
     out:str='runs/train' # Folder of checkpoints, previews, figures and weights; a training that stopped goes on from there
     monitor:str='psnr' # Column by which the best epoch is kept: psnr, ssim, valid_loss, whole_lpips, ...
     whole:str|None=None # Also measure whole validation images: of psnr, ssim, lpips and others of `sr_bench`, with commas; columns whole_psnr, ...
