@@ -2,6 +2,7 @@
 import ast, json, re, runpy, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
+from PIL import Image
 from sr_fastai import upscale
 from sr_fastai.div2k import div2k_hr, div2k_lr, div2k_splitter
 from sr_fastai.imageio import read_uint8
@@ -59,19 +60,20 @@ recipes = sorted(p for p in (root/'recipes').glob('*_x?*.yaml'))
 
 @pytest.mark.parametrize('recipe', recipes, ids=lambda p: p.stem)
 def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
-    "In little: the same nets, data and losses, but for LPIPS' network."
+    "In little: the same nets, data and losses, but for LPIPS' network and what is measured on whole images."
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_MODE', 'disabled')
     whole = TrainConfig.from_yaml(recipe)
     scale = whole.scale
     assert f'_x{scale}' in recipe.stem
+    if whole.whole: assert whole.monitor in [f'whole_{o}' for o in whole.whole.split(',')]
     if whole.init and is_file_name(whole.init): # what the recipe before it made
         Path(whole.init).parent.mkdir(parents=True)
         save_weights(load_weights('base', scale), whole.init)
     # weights that come later are trained from those that are there
     known = [o['scale'] for o in registry() if o['name']==whole.init]
     init_scale = None if whole.init is None or is_file_name(whole.init) or (whole.init_scale or scale) in known else known[0]
-    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole='psnr', monitor='whole_psnr',
+    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole=None, monitor='psnr',
                               project=None, **(dict(init_scale=init_scale) if init_scale else {}))
     train(c)
     net = load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale)
@@ -96,16 +98,19 @@ def test_shortened_by_the_blocks_that_are_missed_least(tmp_path):
     assert load_weights(tmp_path/'b.safetensors', 2).depth==2
 
 def test_taught_pictures_are_the_mean_of_the_answers(tmp_path):
-    sample = root/'sr_fastai'/'assets'/'sample'/'DIV2K_valid_HR'
-    res = python('recipes/teach.py', 'base,lite', 2, sample, sample, tmp_path)
+    sample = tmp_path/'photos'
+    sample.mkdir()
+    for f in sorted((root/'sr_fastai'/'assets'/'sample'/'DIV2K_valid_HR').iterdir())[:2]:
+        with Image.open(f) as im: im.crop((0,0,160,128)).save(sample/f.name)
+    res = python('recipes/teach.py', 'base,lite', 2, sample, sample, tmp_path/'taught')
     assert res.returncode==0, res.stderr
-    lrs = div2k_lr(tmp_path, 2)
+    lrs = div2k_lr(tmp_path/'taught', 2)
     train,valid = (lrs[i] for i in div2k_splitter(lrs))
     assert len(train)==len(valid)==len(list(sample.iterdir()))
     lr = read_uint8(train[0])
     both = [upscale(lr, 2, name, ensemble=True).astype(int) for name in ('base','lite')]
     assert np.abs(sum(both)-2*read_uint8(div2k_hr(train[0])).astype(int)).max()<=2
-    res = python('recipes/teach.py', 'lite', 2, sample, sample, tmp_path)
+    res = python('recipes/teach.py', 'lite', 2, sample, sample, tmp_path/'taught')
     assert res.returncode and 'was begun with other weights' in res.stderr
     assert (lr==read_uint8(valid[0])).all() and (read_uint8(div2k_hr(valid[0]))==read_uint8(min(sample.iterdir()))).all()
 
