@@ -106,6 +106,7 @@ inline Thresholds find_thresholds() {
   t.least[255] = INFINITY;
   return t;
 }
+
 // found once: it takes as long as 8 bits of a large picture on a GPU
 inline const Thresholds& thresholds() {
   static const Thresholds t = find_thresholds();

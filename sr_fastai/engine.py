@@ -352,7 +352,8 @@ def _models(model, scale, strength, device, lossy):
         if not all(isinstance(getattr(model, o, None), Integral) for o in ('scale','pad')): raise TypeError(
             f"a network has to say how many times it enlarges, `scale`, and how many LR pixels far a result looks, `pad`; {type(model).__name__} does not")
         if model.scale<2: raise ValueError(f"a network has to enlarge, and this one has scale={model.scale}")
-        found = {model.scale:model}
+        of = next(model.parameters(), None)
+        found = {model.scale:model if of is None or of.device==device else deepcopy(model).to(device)}
     elif not isinstance(model, (str,os.PathLike)): raise TypeError(f"model must be a name, a file or a network, not {type(model).__name__}")
     elif is_file_name(model):
         p = Path(model)
@@ -433,7 +434,6 @@ def upscale_picture(
     auto = device=='auto'
     device = of.device if of is not None and auto else find_device(device)
     if auto and _is_onnx(model): device = onnx_device(device)
-    if of is not None and of.device!=device: model = deepcopy(model).to(device)
     half = half_type(precision, device)
     with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
     if scale<=1: models = []

@@ -31,7 +31,7 @@ def _same_layout(opt, *args):
     "Lay out the averages as their parameters are."
     for p,s in opt.state.items():
         for k,v in s.items():
-            if v.shape==p.shape and v.stride()!=p.stride(): s[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
+            if torch.is_tensor(v) and v.shape==p.shape and v.stride()!=p.stride(): s[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
 
 def fused_adam(
     params, # As fastai gives them to an `opt_func`
@@ -81,6 +81,7 @@ class Muon(torch.optim.Optimizer):
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
+        _same_layout(self) # kernels take many tensors at a time only where these are laid out alike
         for g in self.param_groups:
             ps = sorted((p for p in g['params'] if p.grad is not None), key=lambda p: tuple(p.shape))
             for shape,same in groupby(ps, lambda p: p.shape): (self._matrices if len(shape)>1 else self._others)(list(same), g)
@@ -90,7 +91,6 @@ class Muon(torch.optim.Optimizer):
         for p in ps:
             if not (s := self.state[p]): s.update(step=0, grad_avg=torch.zeros_like(p))
             s['step'] += 1
-            if s['grad_avg'].stride()!=p.stride(): s['grad_avg'] = torch.empty_like(p).copy_(s['grad_avg']) # as a checkpoint brings it
         avgs = [self.state[p]['grad_avg'] for p in ps]
         torch._foreach_lerp_(avgs, [p.grad for p in ps], 1-mom)
         return avgs

@@ -6,6 +6,7 @@
 __all__ = ['GROUPS', 'PLAIN', 'moved', 'product', 'inverse', 'moved_channels', 'orbits', 'Symmetry']
 
 # %% ../nbs/00a_symmetry.ipynb #b7173084
+from itertools import accumulate
 import torch
 from torch import Tensor
 
@@ -81,15 +82,9 @@ class Symmetry:
         net:torch.nn.Module # The generator
     ):
         # all weights in a row: a GPU would spend more time on starting six kernels for each of them than on their work
-        self.params,places,orbit,n = [],[],[],0
-        for conv,how in net.convolutions:
-            for p in (conv.weight,conv.bias):
-                pl,o = orbits(p.shape, GROUPS[net.symmetry], **how)
-                places.append(pl+sum(map(len, orbit)))
-                orbit.append(o+n)
-                self.params.append(p)
-                n += len(pl)
-        self.places,self.orbit = (torch.cat(o).to(p.device) for o in (places,orbit))
+        self.params,places,orbit = zip(*[(p,*orbits(p.shape, GROUPS[net.symmetry], **how)) for conv,how in net.convolutions for p in (conv.weight,conv.bias)])
+        def row(tables, before): return torch.cat([o+n for o,n in zip(tables, accumulate(before, initial=0))]).to(self.params[0].device)
+        self.places,self.orbit = row(places, map(len, orbit)),row(orbit, map(len, places))
 
     def _spread(self, x): return [o.view_as(p) for o,p in zip(x[self.orbit].split([p.numel() for p in self.params]), self.params)]
     def _firsts(self): return self._spread(_row(self.params)[self.places[:,0]])
