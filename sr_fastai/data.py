@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TensorLR', 'TensorHR', 'PixelsToUnit', 'ReadImage', 'SRBlock', 'PairTransform', 'PairedCrop', 'PairedDihedral',
-           'PairedPermute', 'PairedDegrade', 'CutBlur', 'PairDL', 'show_batch', 'show_results', 'div2k_dataloaders',
-           'sr_dataloaders', 'untar_div2k', 'div2k_lr', 'div2k_hr', 'div2k_splitter']
+           'PairedPermute', 'FreshCrop', 'PairedDegrade', 'CutBlur', 'PairDL', 'show_batch', 'show_results',
+           'div2k_dataloaders', 'sr_dataloaders', 'untar_div2k', 'div2k_lr', 'div2k_hr', 'div2k_splitter']
 
 # %% ../nbs/08_data.ipynb #05bcb8a4
 import copyreg, hashlib, os, random, sysconfig, zlib
@@ -173,6 +173,31 @@ class PairedPermute(PairTransform):
         return lr[c],hr[c]
 
 # %% ../nbs/08_data.ipynb #9f1e4ff4
+def _change(x, f, like):
+    "`f`, of an image (H, W, 3), of one that is (3, H, W); a tensor if `like` is."
+    y = f(np.ascontiguousarray(np.asarray(x).transpose(1,2,0))).transpose(2,0,1)
+    return type(like)(torch.from_numpy(np.ascontiguousarray(y))) if isinstance(like, Tensor) else y
+
+class FreshCrop(PairedCrop):
+    "As `PairedCrop`, for `PairedDegrade` to make LR of: in training HR's square begins at any pixel, and may be a larger one made smaller. LR's own pixels are of another place. On the CPU only, so an item transform."
+    def __init__(self,
+        size:int=128, # Side in LR pixels
+        valid_size:int|None=None, # Side in validation, `size` if None; 0 keeps whole images
+        zoom:float=1. # Least size that a photograph is made smaller to; drawn between this and 1, which is its own
+    ):
+        super().__init__(size, valid_size)
+        if not 0<zoom<=1: raise ValueError(f'FreshCrop: zoom must be above 0 and at most 1, not {zoom!r}')
+        self.zoom = zoom
+
+    def pair(self, lr, hr, rng):
+        x,y = super().pair(lr, hr, rng)
+        if rng is None: return x,y
+        n,(h,w) = y.shape[1],hr.shape[1:]
+        m = min(round(n/rng.uniform(self.zoom, 1)), h, w)
+        t,l = rng.randrange(h-m+1),rng.randrange(w-m+1)
+        y = hr[:,t:t+m,l:l+m]
+        return x,y if m==n else _change(y, lambda x: np.asarray(Image.fromarray(x).resize((n,n), Image.BICUBIC)), hr)
+
 class PairedDegrade(PairTransform):
     "LR made of the HR crop, drawn anew each time; LR's own pixels are not used. On the CPU only, so an item transform."
     order = 4
@@ -184,10 +209,8 @@ class PairedDegrade(PairTransform):
         self.how,self.margin = how,margin
 
     def pair(self, lr, hr, rng):
-        x = np.ascontiguousarray(np.asarray(hr).transpose(1,2,0))
         # a seed from the pixels: validation is the same each time, and not the same for all
-        y = self.how(x, rng.getrandbits(32) if rng else zlib.crc32(x)).transpose(2,0,1)
-        if isinstance(lr, Tensor): y = type(lr)(torch.from_numpy(np.ascontiguousarray(y)))
+        y = _change(hr, lambda x: self.how(x, rng.getrandbits(32) if rng else zlib.crc32(x)), lr)
         def trim(x, n): return x[:,n:x.shape[1]-n,n:x.shape[2]-n]
         return trim(y, self.margin),trim(hr, self.margin*self.how.scale)
 
@@ -409,18 +432,19 @@ def show_results(x:TensorLR, y:TensorHR, samples, outs, ctxs=None, max_n=4, figs
     return ctxs
 
 # %% ../nbs/08_data.ipynb #10a5090f
-def _pair_dataloaders(how, fresh, source, scale, size, bs, flips, valid_size, colours, dblock, **kwargs):
+def _pair_dataloaders(how, fresh, zoom, source, scale, size, bs, flips, valid_size, colours, dblock, **kwargs):
     "`how`: a file's own LR (None), or what makes LR of HR: once for each image, or for each crop if `fresh`."
     if isinstance(how, Degrade) and how.scale!=scale: raise ValueError(f'{how} makes x{how.scale}, not x{scale}: give scale={how.scale}')
     if fresh and not isinstance(how, Degrade): raise ValueError('fresh=True needs a Degrade to draw from')
-    tfms,margin = [],0
+    if zoom!=1 and not fresh: raise ValueError(f'zoom={zoom} is for crops whose LR is made of them: give fresh=True')
+    tfms,margin,crop = [],0,PairedCrop
     if flips: tfms.append(PairedDihedral())
     if colours: tfms.append(PairedPermute())
     if fresh:
         tfms.append(PairedDegrade(how))
-        how,margin = partial(bicubic_down, scale=scale),2*tfms[-1].margin
+        how,margin,crop = partial(bicubic_down, scale=scale),2*tfms[-1].margin,partial(FreshCrop, zoom=zoom)
     valid = size if valid_size is None else valid_size
-    tfms.append(PairedCrop(size+margin, valid and valid+margin))
+    tfms.append(crop(size+margin, valid and valid+margin))
     return DataBlock(blocks=(SRBlock(TensorLR, how), SRBlock(TensorHR)), item_tfms=tfms, **dblock).dataloaders(source, path=source, bs=bs, scale=scale, **kwargs)
 
 def _div2k_all_hr(path):
@@ -438,7 +462,8 @@ def div2k_dataloaders(
     crops:int=16, # Samples taken from each image per epoch
     flips:bool=True, # The eight flips and quarter turns, in training
     valid_size:int|None=None, # Side of the LR centre crop in validation, `size` if None; 0 keeps whole images, which need `val_bs=1`
-    fresh:bool=False, # With a `Degrade`: draw it anew for each crop, not once for each image
+    fresh:bool=False, # With a `Degrade`: draw it anew for each crop, which then begins at any HR pixel, not once for each image
+    zoom:float=1., # With `fresh`: least size that a photograph is made smaller to, as in `FreshCrop`
     colours:bool=False, # Also permute the colours, in training
     **kwargs
 )->DataLoaders: # Of batches (LR (N, 3, h, w), HR (N, 3, h\*scale, w\*scale)), float in 0..1
@@ -446,7 +471,7 @@ def div2k_dataloaders(
     dblock = dict(splitter=div2k_splitter)
     if isinstance(track, str): how,dblock = None,dict(get_items=partial(div2k_lr, scale=scale, track=track), get_y=div2k_hr, **dblock)
     else: how,dblock = track,dict(get_items=_div2k_all_hr, **dblock)
-    return _pair_dataloaders(how, fresh, path, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
+    return _pair_dataloaders(how, fresh, zoom, path, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
 # %% ../nbs/08_data.ipynb #1c9c8290
 @delegates(PairDL.__init__, but=['dataset'])
@@ -464,6 +489,7 @@ def sr_dataloaders(
     flips:bool=True, # The eight flips and quarter turns, in training
     valid_size:int|None=None, # As in `div2k_dataloaders`
     fresh:bool=False, # As in `div2k_dataloaders`
+    zoom:float=1., # As in `div2k_dataloaders`
     colours:bool=False, # As in `div2k_dataloaders`
     **kwargs
 )->DataLoaders: # As of `div2k_dataloaders`
@@ -474,7 +500,7 @@ def sr_dataloaders(
         dblock = dict(get_items=partial(_both, valid=Path(valid)), splitter=FuncSplitter(partial(_below, folder=Path(valid))))
     if path_lr is not None: how,dblock['get_x'] = None,partial(find_lr, path_hr=path_hr, path_lr=path_lr, scale=scale)
     elif how is None: how = partial(bicubic_down, scale=scale)
-    return _pair_dataloaders(how, fresh, path_hr, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
+    return _pair_dataloaders(how, fresh, zoom, path_hr, scale, size, bs, flips, valid_size, colours, dblock, crops=crops, **kwargs)
 
 def _photos(path, least):
     if not Path(path).is_dir(): raise FileNotFoundError(f'{path} is not a folder')

@@ -42,7 +42,8 @@ class TrainConfig:
     data:str='div2k' # 'div2k', fetched on first use; 'sample', which comes with the package; a folder that holds DIV2K; or any folder of photographs
     valid:str|None=None # With photographs: a folder of others for validation, in place of a tenth of them
     track:Literal['bicubic','unknown','mild','difficult','wild','photo']='bicubic' # How LR comes from HR: a track of DIV2K, or its like made of photographs; 'photo' is what people have: slight blur, noise, JPEG
-    fresh:bool=False # What is made of photographs is drawn anew for each crop, not once for each photograph
+    fresh:bool=False # What is made of photographs is drawn anew for each crop, which begins at any HR pixel, not once for each photograph
+    zoom:Annotated[float, Field(gt=0, le=1)]=1. # With `fresh`: least size that a photograph is made smaller to, as more photographs would be
     scale:Annotated[int, Field(ge=2, le=4)]=2 # How many times larger HR is: 2, 3 or 4
     size:PositiveInt=128 # Side of the LR crop, in pixels
     bs:PositiveInt=6 # Pairs in a batch
@@ -199,7 +200,7 @@ def config_dls(
 )->DataLoaders: # Of batches (LR, HR)
     "The pairs that a config names."
     c = config
-    kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, flips=c.flips, colours=c.colours, seed=c.seed, fresh=c.fresh, num_workers=c.workers, device=config_device(c))
+    kwargs = dict(scale=c.scale, size=c.size, bs=c.bs, crops=c.crops, flips=c.flips, colours=c.colours, seed=c.seed, fresh=c.fresh, zoom=c.zoom, num_workers=c.workers, device=config_device(c))
     fetched = c.data in ('div2k','sample')
     div2k = fetched or (Path(c.data)/'DIV2K_train_HR').is_dir()
     if c.valid and div2k: raise ValueError('valid: DIV2K brings photographs for validation; leave valid out')

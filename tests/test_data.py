@@ -3,6 +3,7 @@ import json, os, pickle, random, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
+from fastai.data.all import ItemTransform
 from sr_fastai import cache as C, data as D
 from sr_fastai.cache import PixelCache, read_rgb
 from sr_fastai.data import *
@@ -35,6 +36,10 @@ def opts(tmp_path): return dict(cache=tmp_path/'cache', size=12, bs=4, crops=8, 
 def belong(lr, hr):
     s = hr.shape[-1]//lr.shape[-1]
     return torch.equal(torch.Tensor(hr[...,::s,::s]), torch.Tensor(lr)) and torch.equal(torch.Tensor(hr[...,s-1::s,s-1::s]), torch.Tensor(lr))
+
+class Foreign(ItemTransform):
+    "Somebody else's: it sends a loader through fastai's pipelines."
+    def encodes(self, o): return o
 
 # ------------------------------------------------------------------ the sample
 def test_sample_is_copied_whole(tmp_path):
@@ -119,9 +124,7 @@ def test_whole_images_in_validation(div2k, opts):
 
 def test_fastais_own_path_gives_the_same_kind_of_batches(div2k, opts):
     "A foreign item transform sends the loader through fastai's pipelines."
-    from fastai.vision.all import DataBlock, ItemTransform
-    class Foreign(ItemTransform):
-        def encodes(self, o): return o
+    from fastai.vision.all import DataBlock
     block = DataBlock(blocks=(SRBlock(TensorLR), SRBlock(TensorHR)), get_items=div2k_lr, get_y=div2k_hr, splitter=div2k_splitter,
                       item_tfms=[PairedCrop(12), PairedDihedral(), Foreign()])
     dls = block.dataloaders(div2k, bs=4, crops=3, cache=opts['cache'])
@@ -192,9 +195,6 @@ def test_unreadable_image(div2k, opts):
 # ------------------------------------------------------------------ the cache
 def test_no_file_is_read_after_the_first_start(div2k, opts, monkeypatch):
     "Nor during the training, with foreign transforms either; so a file may break or change meanwhile."
-    from fastai.vision.all import ItemTransform
-    class Foreign(ItemTransform):
-        def encodes(self, o): return o
     first = epoch(div2k_dataloaders(div2k, **opts).train)
     dls = div2k_dataloaders(div2k, **opts)
     monkeypatch.setattr(D, 'read_rgb', lambda f: pytest.fail(f'{f} is read again'))
@@ -365,6 +365,45 @@ def test_margin_of_fresh_degradation_hides_the_crops_edge(div2k, opts):
     b = div2k_dataloaders(div2k, track=bicubic(2), **kw).valid.one_batch()
     for x,y in zip(a, b): assert torch.equal(torch.Tensor(x), torch.Tensor(y))
 
+def as_image(x): return np.ascontiguousarray((torch.Tensor(x)*255).round().byte().numpy().transpose(1,2,0))
+
+def test_fresh_crops_begin_at_any_pixel(div2k, opts):
+    "Of HR, whose pixels are repeated six times here: so the first edge in a crop tells where it begins."
+    dls = div2k_dataloaders(div2k, scale=2, track=bicubic(2), fresh=True, **{**opts, 'flips':False, 'crops':40, 'size':20})
+    begins = set()
+    for lrs,hrs in dls.train:
+        for lr,hr in zip(map(as_image, lrs), map(as_image, hrs)):
+            assert (np.abs(bicubic_down(hr, 2)[2:-2,2:-2].astype(int)-lr[2:-2,2:-2])==0).all()
+            begins.add(tuple(int((np.diff(hr.astype(int), axis=ax)!=0).any((1-ax,2)).argmax())%6 for ax in (0,1)))
+    assert len(begins)==36
+
+@pytest.mark.parametrize('size', [9, 20])
+def test_zoom_makes_photographs_smaller(tmp_path, size):
+    "A ramp of a level every two pixels grows by as much as the square that was cut is larger; never beyond the image."
+    hr = np.broadcast_to(np.arange(80)[None,None]*2, (3,60,80)).astype(np.uint8)
+    lr = np.ascontiguousarray(hr[:,::2,::2])
+    rng,crop = random.Random(0),FreshCrop(size, zoom=.5)
+    steps = []
+    for _ in range(200):
+        a,b = crop.pair(lr, hr, rng)
+        assert a.shape==(3,size,size) and b.shape==(3,2*size,2*size) and b.dtype==np.uint8
+        mid = b[0,size].astype(float)
+        steps.append((mid[-5]-mid[4])/(len(mid)-9)/2)
+    most = min(2, 60/(2*size))
+    assert 1-.05<min(steps)<1.1 and most-.15<max(steps)<most+.05
+    a,b = crop.pair(lr, hr, None)
+    assert all(map(np.array_equal, (a, b), PairedCrop(size).pair(lr, hr, None))) # in validation nothing is made smaller
+
+def test_zoom_along_fastais_own_path(div2k, opts):
+    "With a transform of somebody else's, samples are tensors."
+    kw = dict(track=bicubic(2), fresh=True, zoom=.6, **opts)
+    dls = div2k_dataloaders(div2k, **kw)
+    dls.train.after_item.add([Foreign()])
+    lr,hr = dls.train.one_batch()
+    assert type(lr) is TensorLR and type(hr) is TensorHR and lr.shape==(4,3,12,12) and hr.shape==(4,3,24,24)
+    for x,y in zip(map(as_image, lr), map(as_image, hr)): assert (bicubic_down(y, 2)[2:-2,2:-2]==x[2:-2,2:-2]).all()
+    assert same(epoch(div2k_dataloaders(div2k, **kw).train), epoch(div2k_dataloaders(div2k, **kw).train))
+
 def test_the_cache_tells_functions_apart(div2k, opts):
     "All lambdas have one name; what they do, and with which values, is what counts."
     hr = div2k/'DIV2K_train_HR'
@@ -418,6 +457,8 @@ def test_the_cache_knows_all_that_makes_lr():
 def test_wrong_degradations(div2k, opts):
     fails(ValueError, ['makes x4, not x2','give scale=4'], lambda: div2k_dataloaders(div2k, track=wild(4), **opts))
     fails(ValueError, ['needs a Degrade'], lambda: div2k_dataloaders(div2k, fresh=True, **opts))
+    fails(ValueError, ['zoom=0.5','fresh=True'], lambda: div2k_dataloaders(div2k, zoom=.5, **opts))
+    fails(ValueError, ['zoom','not 0'], lambda: div2k_dataloaders(div2k, track=bicubic(2), fresh=True, zoom=0, **opts))
 
 def test_wild_track_pairs_each_lr_with_its_hr():
     root = untar_div2k(sample=True)
