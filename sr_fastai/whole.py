@@ -8,7 +8,7 @@ __all__ = ['WholeImageMetric', 'whole_image_metrics']
 # %% ../nbs/10d_whole.ipynb #8c4bef7f
 import numpy as np, torch
 from fastai.vision.all import *
-from .data import PairedCrop
+from .data import PairedCrop, PairedDegrade
 from .engine import upscale
 from .processes import n_processes, process_mean, process_rank
 from .quality import measures, scores
@@ -35,10 +35,12 @@ class _WholeImages:
         self.means = {k:v/sums[-1] for k,v in zip(funcs, sums)}
 
 def _whole(dl, i):
-    "LR and HR of a whole image, after all of the validation's item transforms but the crop."
+    "LR and HR of a whole image, after all of the validation's item transforms but the crop; where LR is made anew, without a margin, for the edges are the picture's own."
     pair = dl.whole(i)
     for t in dl.item_tfms:
-        if t.split_idx in (None,1): pair = (PairedCrop(0) if isinstance(t, PairedCrop) else t).pair(*pair, None)
+        if isinstance(t, PairedCrop): t = PairedCrop(0)
+        elif isinstance(t, PairedDegrade): t = PairedDegrade(t.how, margin=0)
+        if t.split_idx in (None,1): pair = t.pair(*pair, None)
     return pair
 
 class WholeImageMetric(Metric):
