@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Leave out the residual blocks of a generator that it misses least, so that it can be trained on in less time.
 
-    python recipes/shorten.py runs/base_x2_psnr/weights.safetensors 2 11 VALID runs/base_x2_11.safetensors
-    sr_train recipes/base_x2_short.yaml --data PHOTOS --valid VALID
+    python recipes/shorten.py runs/lite_x4/weights.safetensors 4 7 VALID runs/lite_x4_7.safetensors --step 2
+    sr_train recipes/lite_x4_short.yaml --data PHOTOS --valid VALID
 """
 from pathlib import Path
 import numpy as np, torch
