@@ -13,6 +13,7 @@ from fastai.callback.all import *
 from .ema import averaged
 from .files import PART, atomic_path
 from .processes import gather_objects, process_rank
+from .recorder import beside_fit
 from .weights import save_weights
 
 # %% ../nbs/11d_checkpoint.ipynb #239604ba
@@ -163,14 +164,12 @@ class Checkpoint(Callback):
     @property
     def last(self): return self.folder/'last.pt'
     @property
-    def beside(self): return self.learn.lock.locked() # `validate` and `get_preds` send a fit's and an epoch's events too, and hold this lock meanwhile
-    @property
-    def ours(self): return self.fitting and not self.beside
+    def ours(self): return self.fitting and not beside_fit(self.learn)
     @property
     def columns(self): return [n for n in self.recorder.metric_names[1:] if n!='time'] if hasattr(self.learn, 'recorder') else []
 
     def before_fit(self):
-        if self.beside or hasattr(self, 'lr_finder'): return
+        if beside_fit(self.learn) or hasattr(self, 'lr_finder'): return
         self._find_column()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings = _settings(self.learn, self.config)

@@ -33,7 +33,7 @@ class EMA(Callback):
 
     def before_fit(self):
         self.cancelled = False
-        if self.avg is None: self.avg = {k:t.detach().clone() for k,t in self._tensors().items()}
+        if not self.count and not self.used: self.avg = {k:t.detach().clone() for k,t in self._tensors().items()} # the weights may be others than at the last `validate`
         for k,t in self._tensors().items(): self.avg[k] = self.avg[k].to(t.device)
 
     def before_train(self): self.use(False)

@@ -15,15 +15,19 @@ class CUDAGraphs(Callback):
     "Training batches of a network that is trained by itself run as CUDA graphs. Does nothing on other devices, in several processes, in a GAN, and for batches of another shape than the first."
     order,run_valid = -30,False # before anybody holds a gradient
     def before_fit(self):
-        self.graphed = None
-        self.model.__dict__.pop('forward', None) # of a fit that was interrupted
+        self.graphed,self.replays = None,False
 
     def before_batch(self):
         x = self.xb[0]
         if x.device.type!='cuda' or num_distrib() or hasattr(self.learn, 'gan_trainer'): return
         if self.graphed is None: self._record(x)
-        if x.shape==self.shape: self.model.forward = self.graphed
-        else: self.model.__dict__.pop('forward', None)
+        self.replays = x.shape==self.shape
+        if self.replays: self.model.forward = self._replay
+
+    def _replay(self, x):
+        "Once: an interrupted fit leaves the network as it was."
+        del self.model.forward
+        return self.graphed(x)
 
     def _record(self, x):
         half,was = getattr(self.learn, 'mixed_precision', None),torch.backends.cudnn.benchmark
@@ -33,11 +37,11 @@ class CUDAGraphs(Callback):
         try:
             with cast: torch.cuda.make_graphed_callables(self.model, (x.detach().as_subclass(Tensor).clone(),))
         finally: torch.backends.cudnn.benchmark = was
-        self.shape,self.graphed = x.shape,self.model.forward
+        self.shape,self.graphed = x.shape,self.model.__dict__.pop('forward')
 
     def after_backward(self):
         "The next batch writes its gradients where these are: others may add to them, or keep them."
-        if 'forward' not in self.model.__dict__: return
+        if not self.replays: return
         for p in self.model.parameters():
             if p.grad is not None: p.grad = p.grad.clone()
 

@@ -17,7 +17,7 @@ from .imageio import read_uint8
 from .losses import AdversarialLoss, GeneratorLoss, PixelLoss
 from .metrics import psnr, ssim
 from .optim import fused_adam
-from .recorder import GANRecorder, ImageMetric, LossMetric
+from .recorder import GANRecorder, ImageMetric, LossMetric, beside_fit
 from .show import GANProgress, GANWatch
 from .steps import GANMixedPrecision, GANSteps, GANSymmetry
 from .weights import save_weights
@@ -143,13 +143,14 @@ class SRGANTrainer(GANTrainer):
         joint:bool=False # Each batch trains both nets
     ):
         store_attr()
+        self.gen_losses,self.crit_losses = [],[]
 
     def before_fit(self):
         if self.learn._grab_cbs(GANDiscriminativeLR): raise ValueError('GANDiscriminativeLR: each net has an optimizer of its own here; give `gan_learner` lr=(generator, critic) instead')
         if self.learn._grab_cbs(GradientAccumulation): raise ValueError('GradientAccumulation: it counts the batches of both nets together, so that one of them may never step; use GANAccumulation instead')
         self.gen_mode = self.gen_first and not self.joint
         self.n_crit = 0 # batches that the critic had
-        self.gen_losses,self.crit_losses = [],[]
+        if not beside_fit(self.learn): self.gen_losses,self.crit_losses = [],[]
 
     @property
     def turns(self):

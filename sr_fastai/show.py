@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .files import atomic_path
 from .metrics import psnr
 from .processes import process_rank
+from .recorder import beside_fit
 
 # %% ../nbs/10c_show.ipynb #3a791a67
 def _cell(o): return '' if o is None else f'{o:#.4g}' if isinstance(o, float) else str(o)
@@ -137,8 +138,7 @@ class SavePreviews(Callback):
         self.run = not process_rank() and not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
         if self.run: (self.path/self.folder).mkdir(parents=True, exist_ok=True)
 
-    # an epoch's own validation only: `validate` and `get_preds` have no `before_epoch`
-    def before_epoch(self): self.kept = []
+    def before_epoch(self): self.kept = None if beside_fit(self.learn) else [] # an epoch's own validation only
     def after_batch(self):
         if (kept := getattr(self, 'kept', None)) is None or not self.yb: return
         kept += [tuple(o.cpu() for o in t) for t in zip(*(o[:self.n-len(kept)] for o in (self.x, self.pred, self.y)))]
@@ -182,8 +182,7 @@ class GANWatch(Callback):
     def load_state_dict(self, sd):
         for k,v in sd.items(): setattr(self, k, v)
 
-    # an epoch's own validation only: `validate` has no `before_epoch`
-    def before_epoch(self): self.sums,self.start = [],self.train_iter
+    def before_epoch(self): self.sums,self.start = None if beside_fit(self.learn) else [],self.train_iter # an epoch's own validation only
     def after_batch(self):
         if self.training or self.sums is None or not self.yb: return # `summary` predicts in something like an epoch, without HR
         x,pred,y = (o.detach().as_subclass(Tensor).float() for o in (self.x, self.pred, self.y))

@@ -18,7 +18,7 @@ from fastai.vision.all import *
 from .commands import run_command
 from .files import atomic_path, only_one
 from .quality import MEASURES
-from .tracking import BEST, Track
+from .tracking import Track, better
 
 # %% ../nbs/14_sweep.ipynb #99325972
 class SweepError(ValueError): "A sweep that cannot be run as it is written; the message says where and why."
@@ -243,8 +243,8 @@ class Sweep:
         f.only(c['metric'], ('metric',), ('name','goal'))
         self.metric,self.goal = c['metric'].get('name'),c['metric'].get('goal', 'minimize')
         if self.goal not in ('minimize','maximize'): f.refuse(('metric','goal'), f'should be minimize or maximize, not {self.goal!r}')
-        better = BEST.get(str(self.metric).removeprefix('best_'))
-        if better and self.goal!=f'{better.__name__}imize': f.refuse(('metric','goal') if 'goal' in c['metric'] else ('metric',), f'of {self.metric} the {"largest" if better is max else "smallest"} is best: say goal: {better.__name__}imize')
+        best = better(str(self.metric))
+        if best and self.goal!=f'{best.__name__}imize': f.refuse(('metric','goal') if 'goal' in c['metric'] else ('metric',), f'of {self.metric} the {"largest" if best is max else "smallest"} is best: say goal: {best.__name__}imize')
         if self.metric not in metrics: f.refuse(('metric','name'), f'{self.metric!r} is never logged; {_near(self.metric, metrics)}')
         if 'program' in c and Path(str(c['program'])).name!='sr_train': f.refuse(('program',), f'sr_sweep runs sr_train, not {c["program"]}; for another program use `wandb agent`')
         self.eta,self.bands = _bands(f, c['early_terminate']) if 'early_terminate' in c else (None,[])
@@ -339,7 +339,7 @@ class ReportMetric(Callback):
         value = float(log[column])
         if self.gan and not hasattr(self.learn, 'gan_trainer'): return
         if not math.isfinite(value): raise ValueError(f'{column} was {value} after epoch {self.n+1}')
-        self.best = value if self.best is None else BEST.get(column, min)(value, self.best)
+        self.best = value if self.best is None else (better(column) or min)(value, self.best)
         self.n += 1
         if self.tell(self.n, self.best if column!=self.metric else value):
             self.stopped = True
@@ -513,7 +513,7 @@ def _at_once(self:Sweep, jobs, gpus, following, job, tell, end, n):
     ctx,busy,idle,begun = mp.get_context('spawn'),{},[],0
     def worker(i):
         ours,theirs = ctx.Pipe()
-        p = ctx.Process(target=_worker, args=(theirs,max(1, os.cpu_count()//jobs),_gpu(i, gpus)), daemon=True)
+        p = ctx.Process(target=_worker, args=(theirs,max(1, os.cpu_count()//jobs),_gpu(i, gpus)))
         p.start()
         theirs.close()
         return ours,p,i

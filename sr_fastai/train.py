@@ -106,6 +106,8 @@ class TrainConfig:
         if self.init and (odd := [k for k in _architecture if k in self.changed]): raise ValueError(f"{odd[0]}: weights to start from (init) have an architecture of their own; leave {odd[0]} out")
         if self.init_scale and not self.init: raise ValueError("init_scale: there are no weights whose scale it could be; name them, for instance init=base")
         if self.strength<1 and not self.has_start: raise ValueError("strength: this training has no start to go back to; give init, or both pretrain and epochs")
+        if self.zoom<1 and not self.fresh: raise ValueError("zoom: crops are of photographs made smaller where their LR is made anew; give fresh=true, too")
+        if self.pretrain_percep and not self.percep: raise ValueError(f'pretrain_percep: {self.pretrain_percep:g} of no perceptual loss: name one, for instance percep=lpips')
         if not self.epochs and not self.pretrain: raise ValueError("epochs: with neither epochs nor pretrain there is nothing to train; give one of them")
 
     @classmethod
@@ -204,7 +206,7 @@ def config_dls(
     fetched = c.data in ('div2k','sample')
     div2k = fetched or (Path(c.data)/'DIV2K_train_HR').is_dir()
     if c.valid and div2k: raise ValueError('valid: DIV2K brings photographs for validation; leave valid out')
-    path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' else c.track, sample=c.data=='sample') if fetched else Path(c.data)
+    path = untar_div2k(c.scale, 'bicubic' if c.track=='photo' or c.fresh else c.track, sample=c.data=='sample') if fetched else Path(c.data)
     made = getattr(degrade, c.track)(c.scale)
     if div2k: return div2k_dataloaders(path, track=c.track if c.track in TRACKS and not c.fresh else made, **kwargs)
     return sr_dataloaders(path, how=None if c.track=='bicubic' and not c.fresh else made, valid=c.valid, **kwargs)
@@ -233,7 +235,7 @@ def config_learner(
     critic = Discriminator(c.critic_width, c.critic_depth, norm=c.critic_norm)
     learn = gan_learner(dls, generator, critic, c.adv, c.pixel, c.w_pixel, c.w_adv, percep=c.percep, w_percep=c.w_percep, r1=c.r1, n_crit=c.n_crit, n_gen=c.n_gen, joint=c.joint, ema=c.ema, clip_grad=c.clip_grad,
                         lr=(c.lr, c.critic_lr or c.lr), opt_func=partial(fused_adam, mom=c.mom, sqr_mom=c.sqr_mom, wd=c.wd), moms=(c.mom,)*3, cbs=cbs, path=c.out,
-                        metrics=whole_image_metrics([o.strip() for o in c.whole.split(',')]) if c.whole else None)
+                        metrics=whole_image_metrics([o.strip() for o in c.whole.split(',')], precision=c.precision) if c.whole else None)
     if c.n_acc>1: learn.add_cb(GANAccumulation(c.n_acc))
     half = half_type(c.precision, dls.device)
     return learn if half is None else learn.to_bf16() if half==torch.bfloat16 else learn.to_fp16()
@@ -242,9 +244,7 @@ def config_learner(
 def _pretrain_opt(c): return dict(opt_func=partial(muon, wd=c.wd), moms=(.95,.95,.95)) if c.pretrain_opt=='muon' else {}
 
 def _pretrain_loss(c, learn):
-    if not c.pretrain_percep: return
-    if not c.percep: raise ValueError(f'pretrain_percep: {c.pretrain_percep:g} of no perceptual loss: name one, for instance percep=lpips')
-    return ReconstructionLoss(c.pixel, learn.loss_func.gen_loss_func.percep, c.pretrain_percep)
+    return ReconstructionLoss(c.pixel, learn.loss_func.gen_loss_func.percep, c.pretrain_percep) if c.pretrain_percep else None
 
 # what may differ when a training goes on: none of it changes what is learnt; the schedule is compared by the checkpoint itself
 _free = {'pretrain','epochs','strength','out','device','workers','monitor','whole','every','project','name'}

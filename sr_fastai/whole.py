@@ -26,21 +26,22 @@ class _WholeImages:
         dl = getattr(dl, 'dl', dl) # one process' share
         if getattr(dl, 'pairs', None) is None: raise ValueError("whole_image_metrics: the validation set has no pairs of image files; make it by div2k_dataloaders, sr_dataloaders or of SRBlocks")
         funcs,n = measures(self.names, dl.scale, self.weights),min(self.n or len(dl.pairs), len(dl.pairs))
-        sums = torch.zeros(len(funcs)+1)
+        sums = torch.zeros(2, len(funcs))
         for i in range(process_rank(), n, n_processes()):
-            lr,hr = (np.ascontiguousarray(o.transpose(1,2,0)) for o in _whole(dl, i))
+            lr,hr = (np.ascontiguousarray(o.numpy().transpose(1,2,0)) for o in _whole(dl, i))
             pred = upscale(lr, dl.scale, model, tile=self.tile, precision=self.precision)
-            sums += torch.tensor([*scores(pred, hr, funcs).values(), 1.])
-        sums = process_mean(sums.to(next(model.parameters()).device)).tolist()
-        self.means = {k:v/sums[-1] for k,v in zip(funcs, sums)}
+            vals = torch.tensor(list(scores(pred, hr, funcs).values()))
+            sums += torch.stack([vals.where(~vals.isinf(), 0), (~vals.isinf()).float()])
+        sums,counts = process_mean(sums.to(next(model.parameters()).device)).tolist()
+        self.means = {k:s/c if c else None for k,s,c in zip(funcs, sums, counts)} # without what is infinite, as PSNR of a blank image is
 
 def _whole(dl, i):
     "LR and HR of a whole image, after all of the validation's item transforms but the crop; where LR is made anew, without a margin, for the edges are the picture's own."
-    pair = dl.whole(i)
+    pair = dl.create_item(i)
     for t in dl.item_tfms:
         if isinstance(t, PairedCrop): t = PairedCrop(0)
         elif isinstance(t, PairedDegrade): t = PairedDegrade(t.how, margin=0)
-        if t.split_idx in (None,1): pair = t.pair(*pair, None)
+        pair = t(pair, split_idx=1)
     return pair
 
 class WholeImageMetric(Metric):

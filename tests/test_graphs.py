@@ -1,4 +1,5 @@
 "CUDA graphs in training."
+from types import SimpleNamespace
 import pytest, torch
 from fastai.vision.all import Callback
 from sr_fastai.data import div2k_dataloaders
@@ -12,7 +13,7 @@ class Forwards(Callback):
     "Whether each training batch was a graph's."
     def before_fit(self): self.were = []
     def after_pred(self):
-        if self.training: self.were.append('forward' in vars(self.model))
+        if self.training: self.were.append(getattr(getattr(self.learn, 'cuda_graphs', None), 'replays', False))
 
 def pretrained(device, cbs, half=False, opt_func=muon, **kwargs):
     dls = div2k_dataloaders(untar_div2k(sample=True), size=16, bs=4, crops=2, seed=0, device=torch.device(device))
@@ -26,6 +27,16 @@ def pretrained(device, cbs, half=False, opt_func=muon, **kwargs):
 def test_on_the_processor_nothing_changes():
     a,were,_ = pretrained('cpu', [CUDAGraphs()])
     assert not any(were) and torch.equal(a, pretrained('cpu', [])[0])
+
+def test_an_interrupted_fit_leaves_the_network_as_it_was():
+    "A graph is put in the network's place for one call, wherever that ends."
+    def graph(x): raise KeyboardInterrupt
+    cb,net,x = CUDAGraphs(),Generator(width=4, depth=1),SimpleNamespace(device=torch.device('cuda'), shape=(1,3,8,8))
+    cb.learn = SimpleNamespace(xb=[x], model=net)
+    cb.graphed,cb.shape = graph,x.shape
+    cb.before_batch()
+    with pytest.raises(KeyboardInterrupt): net(x)
+    assert 'forward' not in vars(net) and net(torch.rand(1,3,8,8)).shape==(1,3,16,16)
 
 @pytest.mark.cuda
 @pytest.mark.parametrize('half', [False,True])

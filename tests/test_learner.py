@@ -276,6 +276,33 @@ def test_plot_gan_losses(tmp_path):
     for ax,cols in zip(axs, (('train_loss','valid_loss'),('crit_train_loss','crit_valid_loss'))):
         for line,col in zip(ax.lines, cols): assert list(line.get_ydata())==[r[names.index(col)] for r in learn.recorder.values]
 
+def test_what_is_shown_after_a_fit_leaves_its_record_alone(tmp_path):
+    "README's own order: `fit`, `show_results`, `plot_gan_losses`; all of them send a fit's events."
+    learn = tiny_learner(tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.fit(3)
+        r,t = learn.recorder,learn.gan_trainer
+        def record(): return [list(o) for o in (r.values,r.losses,r.lrs,r.iters,t.gen_losses,t.crit_losses)]
+        was = record()
+        assert [len(o) for o in was[:1]]==[3] and all(was)
+        for o in (learn.validate,learn.get_preds,lambda: learn.get_preds(dl=[learn.dls.one_batch()])):
+            o()
+            assert record()==was
+        assert r.named(learn.validate()).keys()>={'valid_loss','psnr'}
+        learn.fit(1)
+        assert len(r.values)==1
+
+def test_an_average_begins_with_the_weights_of_its_fit(tmp_path):
+    "Not with those that `validate` saw before others were loaded."
+    learn,other = (tiny_learner(tmp_path, generator=Generator(2, width=8, depth=1), ema=.999) for _ in range(2))
+    with torch.no_grad():
+        for p in other.model.generator.parameters(): p.mul_(1.5)
+    with learn.no_bar(), learn.no_logging(), other.no_bar(), other.no_logging():
+        learn.validate()
+        learn.model.generator.load_state_dict(other.model.generator.state_dict())
+        assert learn.validate()==other.validate()
+
 def test_export_weights_upscale_the_same(tmp_path):
     from sr_fastai.weights import load_weights
     learn = tiny_learner(tmp_path, generator=Generator(2, width=8, depth=1))

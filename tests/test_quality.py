@@ -1,5 +1,5 @@
 "How results are measured: LPIPS against the `lpips` package, features that cannot be had, and the command `sr_bench quality`."
-import json
+import json, math
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -172,3 +172,17 @@ def test_lpips_in_the_table(tmp_path, monkeypatch, capsys):
     code,out,err = bench(capsys, hr, '-m', 'bicubic', '--json', tmp_path/'figures.json')
     row, = json.loads((tmp_path/'figures.json').read_text())
     assert (code, err)==(0, '') and list(row['mean'])==['psnr','ssim','lpips'] and 0<row['mean']['lpips']<1
+
+@pytest.mark.parametrize('found,want', [([math.inf,30.],30.), ([20.,30.],25.), ([math.inf]*2,None)])
+def test_whole_images_whose_measure_is_infinite_do_not_count(found, want, monkeypatch):
+    "PSNR is, where a black image is hit exactly; one of them would hide what all others do."
+    from fastai.vision.all import Learner
+    from sr_fastai import whole
+    from sr_fastai.data import div2k_dataloaders
+    from sr_fastai.div2k import untar_div2k
+    from sr_fastai.losses import PixelLoss
+    from sr_fastai.models import Generator
+    values = iter(found)
+    monkeypatch.setattr(whole, 'scores', lambda *a: dict(psnr=next(values)))
+    learn = Learner(div2k_dataloaders(untar_div2k(sample=True), size=16, bs=4, crops=1), Generator(width=4, depth=1), PixelLoss(), metrics=whole.whole_image_metrics(['psnr'], n=2))
+    with learn.no_bar(), learn.no_logging(): assert learn.validate()[1]==want

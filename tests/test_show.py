@@ -157,8 +157,9 @@ def test_previews(tmp_path):
         shown = torch.tensor(np.asarray(im)[y:y+48:2,x:x+48:2]).permute(2,0,1)
         assert torch.equal(shown, hr[i].mul(255).round().byte())
     learn.add_cb(cb)
+    seen = [f.read_bytes() for f in files]
     learn.validate(); learn.get_preds()
-    assert sorted((tmp_path/'seen').iterdir())==files # an epoch's own validation only
+    assert sorted((tmp_path/'seen').iterdir())==files and [f.read_bytes() for f in files]==seen # an epoch's own validation only
 
 def test_previews_of_large_pictures_show_the_same_middle():
     hr = torch.arange(30*44).reshape(1,1,30,44).float()/(30*44)

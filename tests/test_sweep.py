@@ -205,7 +205,7 @@ def test_epochs_can_be_searched(tmp_path):
     assert s.report().exists()
 
 FAKE = '''
-import os, sys, time
+import multiprocessing, os, sys, time
 from fastai.vision.all import CancelFitException, Recorder
 from pathlib import Path
 from sr_fastai.sweep import Sweep
@@ -215,6 +215,7 @@ def note(*what):
 class Learn: recorder = Recorder()
 def train(config, cbs):
     run = Path(config['out']).name
+    assert not multiprocessing.current_process().daemon # such a one may not have processes that prepare its batches
     note('start', run, config['a'], config['b'], os.getpid())
     Learn.recorder.metric_names = ['epoch','psnr']
     for cb in cbs: cb.learn = Learn
@@ -314,6 +315,6 @@ def test_a_gan_is_not_judged_by_its_pretraining():
     alone.after_epoch()
     assert told[-1]==(1,12.)
 
-@pytest.mark.parametrize('metric', [dict(name='psnr'), dict(name='psnr', goal='minimize'), dict(name='best_ssim'), dict(name='lpips', goal='maximize')])
+@pytest.mark.parametrize('metric', [dict(name='psnr'), dict(name='psnr', goal='minimize'), dict(name='best_ssim'), dict(name='lpips', goal='maximize'), dict(name='whole_psnr'), dict(name='whole_ssim_rgb'), dict(name='whole_lpips_vgg', goal='maximize')])
 def test_the_worst_is_not_searched_for(metric, tmp_path):
-    with pytest.raises(SweepError, match='is best: say goal: m'): Sweep(dict(method='grid', metric=metric, parameters=dict(lr=dict(values=[1e-4]))), tmp_path, metrics=('psnr','best_ssim','lpips'), **TINY)
+    with pytest.raises(SweepError, match='is best: say goal: m'): Sweep(dict(method='grid', metric=metric, parameters=dict(lr=dict(values=[1e-4]))), tmp_path, metrics=('psnr','best_ssim','lpips','whole_psnr','whole_ssim_rgb','whole_lpips_vgg'), **TINY)

@@ -214,6 +214,13 @@ def test_a_resumed_run_lacks_no_row(tmp_path, cache):
     history = [row for r in runs for row in r['history']]
     assert [row['_step'] for row in history]==[0,1,2,3] and [row['epoch'] for row in history if 'psnr' in row]==[1,2]
 
+def test_facts_name_a_degradation_that_is_drawn_anew(cache):
+    from sr_fastai.data import div2k_dataloaders
+    from sr_fastai.degrade import photo
+    learn = learner(cache, percep=None)
+    learn.dls = div2k_dataloaders(learn.dls.path, size=8, bs=2, track=photo(2), fresh=True, cache=cache)
+    assert {o['kind']:o.get('how') for o in learner_facts(learn)['data']['item_tfms']}['PairedDegrade']==repr(photo(2))
+
 def test_facts_through_a_distributed_loader(cache):
     pytest.importorskip('accelerate')
     from sr_fastai.distributed import PairDistributedDL

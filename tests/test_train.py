@@ -34,7 +34,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 @pytest.mark.parametrize('args,words', [
     (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors','--width=64','--depth=16'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--strength','.5'], 'strength: '), (['--epochs','0'], 'epochs: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--strength','.5'], 'strength: '), (['--epochs','0'], 'epochs: '), (['--zoom','.5'], 'zoom: '), (['--zoom','0','--fresh'], 'zoom: '), (['--pretrain','1','--pretrain_percep','1'], 'pretrain_percep: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
@@ -112,6 +112,15 @@ def test_another_strength_exports_again(tmp_path, monkeypatch):
 def test_pretraining_alone_keeps_its_best_by_the_monitor(tmp_path):
     assert sr_train([*tiny, '--pretrain=1', '--epochs=0', '--monitor=ssim', f'--out={tmp_path}'])==0
     assert read_checkpoint(tmp_path/'pretrain'/'best.pt')['best']['column']=='ssim'
+
+def test_lr_made_anew_needs_no_files_of_its_track():
+    "DIV2K's mild track has no x2, but LR that is made of HR may be as it is."
+    c = TrainConfig(data='sample', track='mild', scale=2, fresh=True, size=16, bs=2, crops=1, device='cpu')
+    assert [o.shape[-1] for o in config_dls(c).one_batch()]==[16,32]
+
+def test_whole_images_are_measured_in_the_training_s_precision():
+    c = TrainConfig(data='sample', size=16, bs=2, crops=1, width=8, depth=1, critic_width=4, critic_depth=2, device='cpu', precision='bf16', whole='psnr')
+    assert config_learner(c, config_dls(c)).metrics[-1].whole.precision=='bf16'
 
 def test_momentum_is_the_config_s(tmp_path):
     "fastai's one cycle has a momentum of its own, which `mom` has to replace."
