@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 import sr_fastai
 from .commands import run_command
+from .files import check_results
 
 # %% ../nbs/15_cli.ipynb #3dcb56b3
 def _size(s):
@@ -136,11 +137,10 @@ def _each(srcs, args):
         _check_args(src, args)
         if src.is_dir(): raise ValueError(f"{src} is a folder among several names; give pictures, or one folder")
     if args.out and Path(args.out).is_file(): raise ValueError(f"{args.out} is a file, and the results of several pictures need a folder (--out)")
-    taken,failed = {},0
-    for src in srcs:
-        if (other := taken.setdefault(str(dst := _result(src, args)).casefold(), src))!=src: raise ValueError(f"{other} and {src} would both become {dst}; enlarge them one by one")
-    for src in taken.values():
-        try: _one(src, _result(src, args), args)
+    jobs,failed = [(src,_result(src, args)) for src in dict.fromkeys(srcs)],0
+    check_results(jobs, 'enlarge them one by one')
+    for src,dst in jobs:
+        try: _one(src, dst, args)
         except (OSError,ValueError,MemoryError) as e:
             failed += 1
             print(f"sr_upscale: {' '.join(str(e).split()) or 'not enough memory'}", file=sys.stderr)

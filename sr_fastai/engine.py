@@ -7,7 +7,7 @@ __all__ = ['REACH', 'FILL', 'LEAST_PIXELS', 'MOST_PIXELS', 'SLACK', 'CLEAN', 'fi
            'check_size', 'upscale_picture', 'upscale', 'upscale_file']
 
 # %% ../nbs/05_engine.ipynb #1fb9bbfc
-import io, math, os, threading, warnings
+import math, os, threading, warnings
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -125,6 +125,14 @@ def _enlarge(model, a, peak, colours, hides, ensemble, fused=True):
 _OOM = 'not enough memory',"can't allocate memory",'out of memory'
 
 def _is_oom(e): return isinstance(e, (torch.OutOfMemoryError,MemoryError)) or any(o in str(e) for o in _OOM)
+
+@contextmanager
+def _told_if_full(device):
+    "Memory that runs out, of a device or of the processor, as a sentence."
+    try: yield
+    except RuntimeError as e:
+        if not _is_oom(e): raise
+        raise MemoryError(f"not enough memory on {device}, even tile by tile: ask for a smaller tile or a smaller result, or for another device") from e
 
 LEAST_PIXELS = 64**2 # of a tile for which there is always room
 MOST_PIXELS = 2**18 # of a tile with its overlap, on a processor: 25 MB for each of the few layers of 48 channels that are alive at a time, in bfloat16
@@ -435,7 +443,7 @@ def upscale_picture(
     device = of.device if of is not None and auto else find_device(device)
     if auto and _is_onnx(model): device = onnx_device(device)
     half = half_type(precision, device)
-    with _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
+    with _told_if_full(device), _threads(threads): models = _models(model, scale, strength, device, _lossy(pic)) # a wrong name is one at any scale
     if scale<=1: models = []
     if precision!='auto' and any(isinstance(m, OnnxModel) for m in models): raise ValueError("an ONNX file has the precision that it was made with: leave precision='auto', and see `export_onnx(half=...)`")
     a,colours,hides,whole = _planes(pic)
@@ -444,7 +452,7 @@ def upscale_picture(
     cast = torch.autocast(device.type, half) if half else nullcontext()
     work = [math.prod(m.scale for m in models[:i])**2 for i in range(len(models))] # pixels that each starts from
     # a finished build of the operator is used; nobody waits for a compiler here
-    with torch.inference_mode(), no_build(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
+    with _told_if_full(device), torch.inference_mode(), no_build(), cast, _threads(threads), _stepper(progress, sum(work)) as step, _evaluating(models):
         b = a
         for m,n in zip(models, work): b = _run(m, b, colours, hides, device, tile, batch, ensemble, lambda part: step(part*n))
         if hides and not models and size!=(w,h): b = _filled(b)

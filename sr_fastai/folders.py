@@ -6,7 +6,7 @@
 __all__ = ['LEDGER', 'Work', 'Done', 'Ledger', 'Job', 'plan', 'Report', 'explained', 'overlapped', 'upscale_folder']
 
 # %% ../nbs/06_folders.ipynb #0a9c8e37
-import errno, hashlib, io, json, os
+import errno, hashlib, io, json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ import numpy as np, torch
 from torch import nn
 import sr_fastai
 from .engine import _models, check_size, upscale_picture
-from .files import PART, atomic_path, is_part, only_one, part_start, reworded
+from .files import PART, atomic_path, check_results, is_part, only_one, part_start, reworded
 from .imageio import MAX_PIXELS, ImageError, Picture, check_quality, encode_image, find_pictures, format_of, read_image
 from .onnx_model import OnnxModel
 from .weights import is_file_name, registry
@@ -25,7 +25,7 @@ def _sha(b): return hashlib.sha256(b).hexdigest()
 
 @dataclass(frozen=True)
 class Work:
-    "What a run does to each picture. `work(job, data)` takes the bytes of a file and returns those of its result; the three stages are there by themselves too."
+    "What a run does to each picture. `work(job, data)` takes the bytes of a file and returns its result, a `Done`; the three stages are there by themselves too."
     scale:float=2 # As in `upscale`
     size:tuple|None=None # As in `upscale`
     model:str|os.PathLike|nn.Module='auto' # As in `upscale`
@@ -44,15 +44,15 @@ class Work:
         "The `Picture`, enlarged."
         return upscale_picture(pic, self.scale, self.model, size=self.size, ensemble=self.ensemble, strength=self.strength, consistent=self.consistent, **self.how)
 
-    def write(self, job, pic):
-        "The bytes of the result's file."
-        f = io.BytesIO()
-        encode_image(pic, format_of(job.dst), f, self.quality, str(job.dst))
-        return f.getvalue()
+    def write(self, job, pic, notes):
+        "The result, with `notes` and what its file can't hold."
+        f,left_out = io.BytesIO(),[]
+        encode_image(pic, format_of(job.dst), f, self.quality, str(job.dst), left_out.append)
+        return Done(f.getvalue(), [*notes,*left_out])
 
     def __call__(self, job, data):
         pic = self.read(job, data)
-        return Done(self.write(job, self.enlarge(pic)), pic.notes)
+        return self.write(job, self.enlarge(pic), pic.notes)
 
     def key(self):
         "The hash of all that decides what a result looks like, the weights included."
@@ -78,7 +78,7 @@ class Ledger:
     "What has been made from what in an output folder."
     def __init__(self, folder):
         self.path,self.made = Path(folder)/LEDGER,{}
-        self.results = {} # all that were ever entered: a run that is killed has entered what is not yet in its place
+        self.earlier = {} # results that others came after: a run that is killed has entered what is not yet in its place
         with suppress(FileNotFoundError,NotADirectoryError):
             for l in self.path.read_text(encoding='utf-8', errors='replace').splitlines():
                 with suppress(ValueError,KeyError,TypeError): # a line that a crash cut short
@@ -96,12 +96,12 @@ class Ledger:
 
     def is_ours(self, dst):
         "Whether `dst` was made by an earlier run."
-        found = self.results.get(self.key(dst))
-        return bool(found) and _sha(dst.read_bytes()) in found
+        o = self.made.get(key := self.key(dst))
+        return bool(o) and _sha(dst.read_bytes()) in {o[2],*self.earlier.get(key, ())}
 
     def _note(self, key, src_hash, settings, result):
-        self.made[key] = src_hash,settings,result
-        self.results.setdefault(key, set()).add(result)
+        if (was := self.made.get(key)) and was[2]!=result: self.earlier.setdefault(key, set()).add(was[2])
+        self.made[key] = src_hash,sys.intern(settings),result # the same in a million lines
 
     def enter(self, dst, src_hash, settings, result):
         "Note that a result, by its hash, was made; on the disk before this returns."
@@ -133,7 +133,7 @@ def plan(
     size:tuple|None=None # As in `upscale`
 )->list[Job]:
     "The jobs of a folder; `ValueError` where two would write the same file."
-    src,out,jobs,taken = Path(src),Path(out),[],{}
+    src,out,jobs = Path(src),Path(out),[]
     if not src.exists(): raise FileNotFoundError(f"{src}: no such folder")
     ledger,found = Ledger(out.resolve()),find_pictures(src, recursive, out)
     made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in Ledger(d).made} # by earlier runs
@@ -144,13 +144,9 @@ def plan(
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")
         dst = out/p.parent.relative_to(src)/(new+('.'+format.lstrip('.') if format else p.suffix))
         format_of(dst)
-        # on some systems A.png and a.png are one file
-        if (other := taken.setdefault(str(dst).casefold(), p)) is not p: raise ValueError(f"{other} and {p} would both become {dst}; tell them apart with a name such as '{{stem}}_{{suffix}}'")
         if dst.exists() and dst.samefile(p): raise ValueError(f"{dst} is the picture itself; write to another folder, or under another name")
         jobs.append(Job(p, dst))
-    mine = {str(j.src.resolve()).casefold() for j in jobs}
-    for j in jobs:
-        if str(j.dst.resolve()).casefold() in mine: raise ValueError(f"{j.src} would become {j.dst}, which is a picture to enlarge itself; write to another folder, or under another name")
+    check_results([(j.src,j.dst) for j in jobs], "tell them apart with a name such as '{stem}_{suffix}'")
     if not jobs: raise ValueError(f"there are no pictures in {src}{'' if recursive else '; to look into its folders too, say recursive (--recursive)'}")
     return jobs
 
@@ -180,7 +176,7 @@ def explained(
     p:str|Path # A picture
 )->str:
     "An error as a sentence about the picture."
-    s = ' '.join(str(e).split())
+    s = ' '.join(str(e).split()) or ('not enough memory' if isinstance(e, MemoryError) else '')
     if not isinstance(e, (OSError,ValueError,MemoryError)): s = f'{type(e).__name__}: {s}'
     return s if str(p) in s else f'{p}: {s}'
 
@@ -216,9 +212,9 @@ def overlapped(
         data = load(job)
         return None if data is None else work.read(job, data)
     def write(job, big, notes):
-        data = work.write(job, big)
-        store(job, data)
-        return Done(data, notes)
+        done = work.write(job, big, notes)
+        store(job, done.data)
+        return done
     def outcome(f):
         try: return f()
         except Exception as e: return e
@@ -263,6 +259,7 @@ def upscale_folder(
     jobs = plan(src, out, recursive=recursive, name=name, format=format, scale=scale, size=size)
     work = Work(scale, size, model, ensemble, strength, consistent, quality, max_pixels, kwargs)
     # what is wrong for every picture is said once; a cluster may have what this machine lacks
+    if consistent and scale<1 and not size: raise ValueError(f"consistent is for results at least as large as the pictures: give a scale from 1 up, not {scale:g}")
     if spread is overlapped: replace(work, size=None).enlarge(Picture(np.zeros((8,8,3), np.uint8), 'RGB'))
     elif strength!=1: _models(model, 1, strength, torch.device('cpu'), True)
     settings = work.key()

@@ -9,9 +9,10 @@ __all__ = ['SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'PEAK', 'ORIENTATION', 'MAX_SIDE
 
 # %% ../nbs/03_imageio.ipynb #a1e46c70
 import importlib, io, math, os, re, struct, threading, warnings
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Callable
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 from .files import atomic_path, reworded
@@ -64,13 +65,27 @@ def _check_size(name, w, h, max_pixels):
     if max_pixels and w*h>max_pixels: raise ImageError(
         f"{name} says that it is {w}x{h}, {w*h/1e6:.0f} megapixels, over the limit of {max_pixels/1e6:.0f}; if you trust it, raise the limit with `max_pixels` (--max-pixels)")
 
+_reading = []
+
+@contextmanager
+def _long_texts():
+    "Of a PNG, before its pixels and after them: a printer's ICC profile, or XMP, can be larger than the 1 MB that Pillow allows everybody."
+    with _limit:
+        if not _reading: _reading.append(PngImagePlugin.MAX_TEXT_CHUNK)
+        _reading.append(None)
+        PngImagePlugin.MAX_TEXT_CHUNK = 64<<20
+    try: yield
+    finally:
+        with _limit:
+            _reading.pop()
+            if len(_reading)==1: PngImagePlugin.MAX_TEXT_CHUNK = _reading.pop()
+
 def _open(f, name, max_pixels):
     "Pillow's image, its header read, its size checked by us instead of by Pillow's global limit."
     with _limit:
         was,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
-        text,PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK,64<<20 # a printer's ICC profile can be larger than Pillow's 1 MB
         try: im = Image.open(f, formats=[o for o in FORMATS if o in Image.OPEN])
-        finally: Image.MAX_IMAGE_PIXELS,PngImagePlugin.MAX_TEXT_CHUNK = was,text
+        finally: Image.MAX_IMAGE_PIXELS = was
     _check_size(name, *im.size, max_pixels)
     return im
 
@@ -125,6 +140,14 @@ def _finite_dpi(dpi):
     except (TypeError, ValueError, ZeroDivisionError): return None
     return dpi if len(dpi)==2 and all(0<o<1e6 for o in dpi) else None
 
+def _exif_dpi(get):
+    "The resolution that the EXIF which `get` reads states; None where there is none or it is damaged."
+    try:
+        exif,per = get(),ExifTags.Base
+        inch = {2:1, 3:2.54}[exif.get(per.ResolutionUnit, 2)]
+        return _finite_dpi([float(exif[k])*inch for k in (per.XResolution,per.YResolution)])
+    except Exception: return None
+
 def _webp_quality(f):
     "100 for a lossless WebP, None for any other: a file is a list of chunks, each with its name and length, and a frame of an animation holds such a list."
     f.seek(0)
@@ -158,7 +181,7 @@ def _meta(im):
         if 'srgb' in info: chunks.append((b'sRGB', bytes([info['srgb']])))
         chunks += [(b'tEXt', (k,str(v))) for k,v in texts.items() if k not in _ELSEWHERE]
     return dict(format='JPEG' if im.format=='MPO' else im.format, exif=_exif(im.getexif), icc=info.get('icc_profile') or None,
-                dpi=_finite_dpi(info.get('dpi')), xmp=xmp.encode() if isinstance(xmp, str) else xmp or None, chunks=chunks, quality=quality, iptc=info.get('photoshop', {}).get(_IPTC) if im.format in ('JPEG','MPO') else None, comment=info.get('comment') if im.format in ('JPEG','MPO') else None)
+                dpi=_finite_dpi(info.get('dpi')) or _exif_dpi(im.getexif), xmp=xmp.encode() if isinstance(xmp, str) else xmp or None, chunks=chunks, quality=quality, iptc=info.get('photoshop', {}).get(_IPTC) if im.format in ('JPEG','MPO') else None, comment=info.get('comment') if im.format in ('JPEG','MPO') else None)
 
 def _grey(a):
     "True where all channels are equal everywhere."
@@ -260,6 +283,13 @@ def _cicp(f):
         if head[4:]==b'cICP' and n==4: return f.read(n)
         f.seek(n+4, 1)
 
+def _jp2_icc(f):
+    "The ICC profile of a JPEG 2000 file, from the box `colr` in its header; None where there is none. Pillow doesn't keep it."
+    f.seek(0)
+    while len(head := f.read(8))==8 and head[4:]!=b'jp2c' and (n := int.from_bytes(head[:4], 'big'))>=8:
+        if head[4:]==b'colr' and (box := f.read(n-8))[:1] in (b'\2',b'\3'): return box[3:]
+        if head[4:] not in (b'colr',b'jp2h'): f.seek(n-8, 1) # the header's boxes are in it
+
 def _lost(f, im):
     "What Pillow leaves out of a file without a word, as notes."
     f.seek(0)
@@ -281,7 +311,7 @@ def _decode(f, name, max_pixels):
     head = f.read(32)
     if head[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+') and (pic := _tiff(f, name, max_pixels)): return pic
     cicp = _cicp(f) if head[:4]==b'\x89PNG' else None
-    with _open(f, name, max_pixels) as im:
+    with _long_texts(), _open(f, name, max_pixels) as im:
         if im.format=='PNG' and head[24]==16 and (head[25]!=0 or 'transparency' in im.info):
             import imagecodecs
             meta = _meta(im)
@@ -292,8 +322,10 @@ def _decode(f, name, max_pixels):
         im.seek(0)
         turned = im.format=='TIFF' and im.tag_v2.get(ORIENTATION) in (5,6,7,8)
         im.load() # turns a TIFF, but not its resolution
+        if im.format=='PNG' and head[24] in (2,4) and head[25]==0 and 'transparency' in im.info: im.info['transparency'] *= 255//(2**head[24]-1) # pixels have 8 bits by now
         pic = _said(replace(from_pil(im, name), notes=[*notes, *_lost(f, im)]), cicp)
         if im.format=='WEBP': pic.quality = _webp_quality(f)
+        if im.format=='JPEG2000': pic.icc = _jp2_icc(f)
         return replace(pic, dpi=pic.dpi[::-1]) if turned and pic.dpi else pic
 
 # %% ../nbs/03_imageio.ipynb #12ef60e2
@@ -427,10 +459,11 @@ def to_pil(
     im.info.update({k:v for k,v in dict(exif=_sized_exif(pic), icc_profile=pic.icc, dpi=pic.dpi, xmp=_sized_xmp(pic)).items() if v})
     return im
 
-def _sized_exif(pic):
-    "The picture's EXIF as bytes; where it states a size: the right one."
-    if not pic.exif: return None
+def _sized_exif(pic, dpi=None):
+    "The picture's EXIF as bytes; where it states a size: the right one. With `dpi` it states the resolution."
+    if not (pic.exif or dpi): return None
     exif = load_exif(pic.exif)
+    if dpi: exif.update(zip((ExifTags.Base.XResolution,ExifTags.Base.YResolution,ExifTags.Base.ResolutionUnit), (*dpi,2)))
     for d,keys in zip((exif, exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}), _SIZES):
         for k,i in keys.items():
             if k in d: d[k] = pic.size[i]
@@ -470,9 +503,9 @@ def _app13(iptc):
     block = b'Photoshop 3.0\0'+b'8BIM'+struct.pack('>HHI', _IPTC, 0, len(iptc))+iptc+b'\0'*(len(iptc)%2)
     return b'\xff\xed'+struct.pack('>H', 2+len(block))+block if len(block)<=65533 else b''
 
-def _pillow_args(pic, fmt, quality, name):
+def _pillow_args(pic, fmt, quality, tell):
     "What Pillow's writer of `fmt` is told."
-    d,xmp = dict(icc_profile=pic.icc, exif=_sized_exif(pic)),_sized_xmp(pic)
+    d,xmp = dict(icc_profile=pic.icc, exif=_sized_exif(pic, pic.dpi if fmt in ('WEBP','AVIF') else None)),_sized_xmp(pic) # those have no other place for a resolution
     if fmt=='PNG':
         info = PngImagePlugin.PngInfo()
         if xmp: info.add_itxt('XML:com.adobe.xmp', xmp.decode('utf-8', 'replace'))
@@ -483,7 +516,7 @@ def _pillow_args(pic, fmt, quality, name):
         # a segment of a JPEG holds 65533 bytes, and XMP's begins with 29 of its own
         for k,most in (('exif',65533),('xmp',65504)):
             if len(d[k] or b'')>most:
-                warnings.warn(f'{name}: {k.upper()} of {len(d[k]):,} bytes is more than a JPEG holds, so it is left out; a PNG or TIFF keeps it')
+                tell(f'{k.upper()} of {len(d[k]):,} bytes is more than a JPEG holds, so it is left out; a PNG or TIFF keeps it')
                 d[k] = None
     elif fmt=='WEBP': d |= dict(quality=quality or 95, xmp=xmp, lossless=not quality and pic.format=='WEBP' and pic.quality==100)
     elif fmt=='AVIF': d |= dict(quality=quality or 90, xmp=xmp, subsampling='4:4:4')
@@ -491,11 +524,11 @@ def _pillow_args(pic, fmt, quality, name):
     return {k:v for k,v in d.items() if v is not None}
 
 # %% ../nbs/03_imageio.ipynb #e4dccc7a
-def _png16(pic, name):
+def _png16(pic, tell):
     "A PNG of 16 bits, as bytes. Its ancillary chunks are those that Pillow writes for a single pixel with the same metadata."
     import imagecodecs
     f = io.BytesIO()
-    Image.new('L' if pic.mode[0]=='L' else 'RGB', (1,1)).save(f, 'PNG', **_pillow_args(pic, 'PNG', None, name))
+    Image.new('L' if pic.mode[0]=='L' else 'RGB', (1,1)).save(f, 'PNG', **_pillow_args(pic, 'PNG', None, tell))
     one,extra,i = f.getvalue(),b'',8
     while i<len(one):
         n = 12+int.from_bytes(one[i:i+4])
@@ -550,7 +583,7 @@ def _write_tiff(f, pic):
 # %% ../nbs/03_imageio.ipynb #1717060c
 _PROFILED = 'PNG','JPEG','WEBP','TIFF','AVIF' # have a place for an ICC profile
 
-def _as_srgb(pic, name):
+def _as_srgb(pic, tell):
     "`pic` in the colours that a file without a profile is taken to have, RGB or grey."
     n = pic.a.shape[-1]-('A' in pic.mode)
     colours = to_pil(Picture(pic.a[...,:n], pic.mode.rstrip('A')))
@@ -561,17 +594,17 @@ def _as_srgb(pic, name):
             if colours.mode=='CMYK' or 'sRGB' not in ImageCms.getProfileDescription(io.BytesIO(pic.icc)):
                 if pic.a.dtype!=np.uint8: raise ImageCms.PyCMSError
                 colours = ImageCms.profileToProfile(colours, io.BytesIO(pic.icc), ImageCms.createProfile('sRGB'), outputMode='RGB').convert(mode)
-        except ImageCms.PyCMSError: warnings.warn(f"{name}: its ICC profile can't be applied to {pic.mode} of {8*pic.a.itemsize} bits, so it is left out")
+        except ImageCms.PyCMSError: tell(f"its ICC profile can't be applied to {pic.mode} of {8*pic.a.itemsize} bits, so it is left out")
     if colours.mode=='CMYK': colours = colours.convert('RGB')
     a = np.asarray(colours)
     return replace(pic, a=np.concatenate([a if a.ndim==3 else a[...,None], pic.a[...,n:] if 'A' in pic.mode else pic.a[...,:0]], -1), mode=mode+'A'*('A' in pic.mode), icc=None)
 
-def _fit(pic, fmt, name):
+def _fit(pic, fmt, tell):
     "`pic` as far as a file of this format can hold it."
     deep = 'u2' if fmt=='PNG' or fmt in ('JPEG2000','PPM') and pic.mode=='L' else 'u1'
     if fmt=='TIFF' or pic.a.dtype==np.uint8: pass
     else: pic = replace(pic, a=to_depth(pic.a, deep))
-    if pic.mode=='CMYK' and fmt not in ('JPEG','TIFF') or pic.icc and fmt not in _PROFILED: pic = _as_srgb(pic, name)
+    if pic.mode=='CMYK' and fmt not in ('JPEG','TIFF') or pic.icc and fmt not in _PROFILED: pic = _as_srgb(pic, tell)
     if 'A' in pic.mode and fmt in ('JPEG','BMP','PPM'):
         alpha = to_depth(pic.a[...,-1:], np.float32)
         peak = PEAK[pic.a.dtype]
@@ -615,20 +648,22 @@ def encode_image(
     fmt:str, # Pillow's name of the format
     f:io.IOBase, # A file opened for reading and writing bytes
     quality:int|None=None, # As in `write_image`
-    name:str='the result' # What messages call it
+    name:str='the result', # What messages call it
+    tell:Callable|None=None # `tell(note)` for what the format can't hold; None: a warning
 ):
     "Write a picture and what belongs to it into an open file."
     check_side(fmt, pic.size, name)
     check_quality(quality)
-    pic = _fit(pic, fmt, name)
-    if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic, name))
+    if tell is None: tell = lambda note: warnings.warn(f'{name}: {note}')
+    pic = _fit(pic, fmt, tell)
+    if fmt=='PNG' and pic.a.dtype==np.uint16: f.write(_png16(pic, tell))
     elif fmt=='TIFF': _write_tiff(f, pic)
     else:
         im = to_pil(pic)
         clear = im.info.get('transparency')
         im.info.clear() # all goes through the arguments
         if clear: im.info['transparency'] = 255 if fmt=='GIF' else clear # GIF names one clear colour: the last
-        args = _pillow_args(pic, fmt, quality, name)
+        args = _pillow_args(pic, fmt, quality, tell)
         try: im.save(f, fmt, **args)
         except (OSError,ValueError) as e:
             if getattr(e, 'errno', None) is not None: raise

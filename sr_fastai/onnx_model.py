@@ -13,7 +13,7 @@ from torch import nn, Tensor
 from fastcore.basics import store_attr
 from .files import atomic_path
 from .models import Generator, uncompiled
-from .weights import FORMAT, VERSION, WeightsError, load_weights, read_card
+from .weights import FORMAT, VERSION, WeightsError, _config, load_weights, read_card
 
 # %% ../nbs/02a_onnx_model.ipynb #464c27c1
 def _needed(name, what):
@@ -40,7 +40,7 @@ def export_onnx(
     model = uncompiled(model)
     if not isinstance(model, Generator): raise TypeError(f"{path}: what is exported is a Generator, not a {type(model).__name__}")
     g = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    meta = dict(format=FORMAT, version=VERSION, scale=str(g.scale), pad=str(g.pad), config=json.dumps(g.config), card=json.dumps(card or {}))
+    meta = dict(format=FORMAT, version=VERSION, scale=str(g.scale), pad=str(g.pad), config=json.dumps(_config(g, None)), card=json.dumps(card or {}))
     if half: g.half()
     free = {0:'batch', 2:'height', 3:'width'}
     with torch.device('cpu'): x = torch.zeros(2, 3, 16, 17) # no two sizes alike, none of them 1: nothing is taken for a constant
@@ -57,6 +57,7 @@ class OnnxModel(nn.Module):
     def __init__(self, session, path, sha256, scale, pad, config, card):
         super().__init__()
         store_attr()
+        self.symmetry = config.get('symmetry') if isinstance(config, dict) else None
 
     def forward(self, x:Tensor)->Tensor:
         try: y, = self.session.run(['y'], {'x':x.detach().float().cpu().contiguous().numpy()})

@@ -182,6 +182,13 @@ def test_several_names_that_make_no_sense(photo, tmp_path, capfd):
     assert 'for several' in refused(capfd, photo, twin, '--reference', photo)
     assert not (tmp_path/'out').exists()
 
+def test_no_result_takes_the_place_of_another_picture_that_is_named(photo, model, capfd):
+    "As `sr_upscale *.jpg` names them when it is run again."
+    other = photo.with_name('photo_x2.jpg')
+    Image.new('RGB', (20,20)).save(other)
+    was = other.read_bytes()
+    assert 'photo.jpg would become' in refused(capfd, photo, other, '-m', model) and other.read_bytes()==was
+
 def test_overwrite_is_for_folders(photo, capfd): assert '--overwrite' in refused(capfd, photo, '--overwrite')
 
 def test_without_a_terminal(photo, model, monkeypatch):

@@ -164,8 +164,12 @@ def test_memory_within_a_container(monkeypatch):
     files['/sys/fs/cgroup/memory.max'] = 'max'
     assert engine._free_memory(cpu)==1024000
 
-def test_out_of_memory_for_good_is_said():
-    with pytest.raises(MemoryError): upscale(noise(40, 40), model=Hungry(10, MemoryError()))
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory'), RuntimeError("can't allocate memory")])
+def test_out_of_memory_for_good_is_said(error, monkeypatch):
+    with pytest.raises(MemoryError, match='not enough memory on cpu'): upscale(noise(40, 40), model=Hungry(10, error))
+    def full(*args): raise error
+    monkeypatch.setattr(engine, '_cached', full)
+    with pytest.raises(MemoryError, match='not enough memory on cpu'): upscale(noise(40, 40), model='lite')
 
 def test_other_errors_are_not_swallowed():
     with pytest.raises(RuntimeError, match='broken'): upscale(noise(40, 40), model=Hungry(10, RuntimeError('broken')))

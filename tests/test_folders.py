@@ -1,10 +1,12 @@
 "A run over a folder that things happen to."
 import errno, os, signal, subprocess, sys, time
+from dataclasses import replace
 import numpy as np, pytest
 from PIL import Image
 from sr_fastai import folders
+from sr_fastai.files import part_start
 from sr_fastai.folders import *
-from sr_fastai.imageio import read_image
+from sr_fastai.imageio import read_image, write_image
 from sr_fastai.models import Generator
 from sr_fastai.weights import save_weights
 
@@ -71,6 +73,32 @@ def test_names_say_the_size(src, model, tmp_path):
 def test_names_as_long_as_they_may_be(src, model, tmp_path):
     (src/'0.png').rename(src/('写'*80+'.png')) # 244 bytes
     assert not upscale_folder(src, tmp_path/'out', model=model).failed
+
+@pytest.mark.parametrize('name', ['写'*80, 'a'+'é'*80, 'x'*200, 'short.png'])
+def test_unfinished_files_have_whole_characters(name):
+    "A part of one is no name where names are Unicode."
+    start = part_start(name)
+    assert start.encode() and name.startswith(start[1:-1]) and len(start.encode())<=102 and len(start)>min(34, len(name))
+
+def test_names_that_differ_by_case_alone(src, model, tmp_path):
+    from sr_fastai.files import ignores_case
+    Image.new('RGB', (5,5)).save(src/'A.PNG')
+    Image.new('RGB', (6,6)).save(src/'a.png')
+    if ignores_case(src): pytest.skip('one file here')
+    r = upscale_folder(src, tmp_path/'out', model=model)
+    assert not r.failed and [read_image(tmp_path/'out'/o).size for o in ('A.PNG','a.png')]==[(10,10),(12,12)]
+
+def test_what_a_format_cannot_hold_is_noted(src, model, tmp_path):
+    "Where the work is done elsewhere nobody sees a warning."
+    write_image(replace(read_image(src/'0.png'), xmp=b'<x>'+b' '*70_000), src/'0.png')
+    r = upscale_folder(src, tmp_path/'out', model=model, format='jpg')
+    (p,note), = r.notes
+    assert p==src/'0.png' and 'more than a JPEG holds' in note and not r.failed
+
+def test_consistent_is_no_way_to_make_less(src, model, tmp_path):
+    with pytest.raises(ValueError, match='scale from 1 up, not 0.5'): upscale_folder(src, tmp_path/'out', model=model, scale=.5, consistent=True)
+
+def test_memory_that_runs_out_without_a_word_is_explained(): assert explained(MemoryError(), 'a.png')=='a.png: not enough memory'
 
 def test_networks_are_told_apart():
     a = Generator(width=4, depth=1)

@@ -1,5 +1,5 @@
 "Any picture in, its equal out: every format, mode and kind of metadata, through the upscaler."
-import io, struct, warnings
+import io, struct, warnings, zlib
 from dataclasses import replace
 import numpy as np, PIL, pytest, tifffile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, features
@@ -60,8 +60,9 @@ def test_metadata(tmp_path, model, fmt):
     with Image.open(tmp_path/f'b.{fmt}') as q:
         assert q.size==(20,40) # turned once
         check_meta(q, q.size)
-        if fmt in ('png','jpg','tif'): assert tuple(np.round(tuple(map(float, q.info['dpi']))))==(150,300)
         if fmt=='png': assert q.text['Comment']=='Kept' and q.info['gamma']==.45455
+    dpi = read_image(tmp_path/f'b.{fmt}').dpi
+    assert (dpi and tuple(np.round(dpi)))==((150,300) if fmt in ('png','jpg','tif') else None)
 
 @pytest.mark.parametrize('fmt', ['png','tif'])
 def test_metadata_of_16_bits(tmp_path, model, fmt):
@@ -322,6 +323,53 @@ def test_pillows_own_limit_is_left_alone(tmp_path, monkeypatch):
     Image.fromarray(noise(8, 9, 3)).save(tmp_path/'a.png')
     assert read_image(tmp_path/'a.png').size==(9,8)
     assert Image.MAX_IMAGE_PIXELS==10
+
+def test_a_long_text_after_the_pixels(tmp_path, monkeypatch):
+    "Pillow allows 1 MB of it, everybody else's limit stays."
+    f = io.BytesIO()
+    Image.fromarray(noise(8, 9, 3)).save(f, 'PNG')
+    text = b'Notes\0\0'+zlib.compress(b'x'*3_000_000)
+    chunk = struct.pack('>I', len(text))+b'zTXt'+text+struct.pack('>I', zlib.crc32(b'zTXt'+text))
+    monkeypatch.setattr(PngImagePlugin, 'MAX_TEXT_CHUNK', 1000)
+    pic = read_image(f.getvalue()[:-12]+chunk+f.getvalue()[-12:])
+    assert pic.size==(9,8) and ('Notes','x'*3_000_000) in [v for k,v in pic.chunks if k==b'tEXt'] and PngImagePlugin.MAX_TEXT_CHUNK==1000
+
+@pytest.mark.parametrize('bits', [1,2,4,8])
+def test_a_clear_grey_of_few_bits(bits):
+    "Pillow has the pixels in 8 bits, and the clear one in the file's."
+    a = np.arange(2**bits, dtype=np.uint8)[None]
+    rows = b'\0'+np.packbits(np.unpackbits(a[...,None], axis=-1)[...,-bits:].reshape(-1)).tobytes()
+    def chunk(k, v): return struct.pack('>I', len(v))+k+v+struct.pack('>I', zlib.crc32(k+v))
+    png = b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', 2**bits, 1, bits, 0, 0, 0, 0))+chunk(b'tRNS', struct.pack('>H', 1))+chunk(b'IDAT', zlib.compress(rows))+chunk(b'IEND', b'')
+    pic = read_image(png)
+    assert pic.mode=='LA' and (pic.a[0,:,0]==a[0]*(255//(2**bits-1))).all() and (pic.a[0,:,1]==255*(a[0]!=1)).all()
+
+@pytest.mark.skipif(not features.check('jpg_2000'), reason='this Pillow has no JPEG 2000')
+def test_the_profile_of_a_jpeg_2000(tmp_path, model):
+    f = io.BytesIO()
+    Image.fromarray(noise(8, 9, 3)).save(f, 'JPEG2000', irreversible=False)
+    data = f.getvalue()
+    i = data.index(b'colr')-4
+    n, = struct.unpack('>I', data[i:i+4])
+    j = data.index(b'jp2h')-4
+    box = struct.pack('>I', 11+len(ICC))+b'colr\2\0\0'+ICC
+    more = len(box)-n
+    data = data[:j]+struct.pack('>I', struct.unpack('>I', data[j:j+4])[0]+more)+data[j+4:i]+box+data[i+n:]
+    (tmp_path/'a.jp2').write_bytes(data)
+    assert read_image(tmp_path/'a.jp2').icc==ICC
+    upscale_file(tmp_path/'a.jp2', tmp_path/'b.png', model=model)
+    assert Image.open(tmp_path/'b.png').info['icc_profile']==ICC
+
+@pytest.mark.parametrize('fmt', ['webp',*FORMATS[-1:]])
+def test_resolution_where_only_exif_has_a_place_for_it(fmt, tmp_path):
+    pic = Picture(noise(8, 9, 3), 'RGB', dpi=(300,150))
+    p = write_image(pic, tmp_path/f'a.{fmt}')
+    assert read_image(p).dpi==(300,150)
+    assert tuple(np.round(read_image(write_image(read_image(p), tmp_path/'b.tif')).dpi))==(300,150)
+    e = Image.Exif()
+    e.update({E.XResolution:100., E.YResolution:50., E.ResolutionUnit:3}) # to the centimetre
+    Image.fromarray(noise(8, 9, 3)).save(tmp_path/f'c.{fmt}', exif=e)
+    assert read_image(tmp_path/f'c.{fmt}').dpi==(254,127)
 
 def test_pil_of_16_bit_colour_says_what_is_lost(tmp_path, model):
     write_image(Picture(noise(8, 9, 3, np.uint16), 'RGB'), tmp_path/'a.png')

@@ -16,6 +16,14 @@ def net():
     for p in g.parameters(): torch.nn.init.normal_(p, std=.1)
     return g
 
+def test_a_symmetry_is_known_of_a_file_too(tmp_path):
+    "So that `ensemble` asks for no answers that are alike; one that training has lost is not claimed."
+    from sr_fastai.engine import _different
+    g = Generator(width=8, depth=1, symmetry='p4m').eval()
+    assert len([*_different(load_onnx(export_onnx(g, tmp_path/'a.onnx', card={})))])==1
+    with torch.no_grad(): g.first.weight[0,0,0,0] += 1
+    assert len([*_different(load_onnx(export_onnx(g, tmp_path/'b.onnx', card={})))])==8
+
 @pytest.fixture(scope='module')
 def good(net, tmp_path_factory):
     net.train()
