@@ -82,6 +82,11 @@ def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
     assert (net.width,net.depth)==(start.width,start.depth)
     if whole.epochs: assert not torch.equal(load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale, strength=0).last.weight, net.last.weight)
 
+def test_recipes_that_are_named_are_there():
+    "In what is said of them, and by those that go on from one another."
+    for f in (root/'recipes').iterdir():
+        if f.suffix in ('.md','.yaml','.py'): assert set(re.findall(r'\b\w+_x\d\w*\.yaml', f.read_text(encoding='utf-8'))) <= {p.name for p in recipes}, f
+
 def test_shortened_by_the_blocks_that_are_missed_least(tmp_path):
     torch.manual_seed(0)
     net = Generator(width=8, depth=4).eval()
