@@ -183,7 +183,7 @@ class FreshCrop(PairedCrop):
     def __init__(self,
         size:int=128, # Side in LR pixels
         valid_size:int|None=None, # Side in validation, `size` if None; 0 keeps whole images
-        zoom:float=1. # Least size that a photograph is made smaller to; drawn between this and 1, which is its own
+        zoom:float=1. # Least size that a photograph is made smaller to, as far as it is large enough; drawn between this and 1, its own, for each crop
     ):
         super().__init__(size, valid_size)
         if not 0<zoom<=1: raise ValueError(f'FreshCrop: zoom must be above 0 and at most 1, not {zoom!r}')

@@ -136,7 +136,7 @@ def plan(
     src,out,jobs = Path(src),Path(out),[]
     if not src.exists(): raise FileNotFoundError(f"{src}: no such folder")
     ledger,found = Ledger(out.resolve()),find_pictures(src, recursive, out)
-    made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in Ledger(d).made} # by earlier runs
+    made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in (ledger if d.resolve()==ledger.path.parent else Ledger(d)).made} # by earlier runs
     for p in [p for p in found if p not in made] or found:
         if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
         try: new = name.format(stem=p.stem, scale='{}x{}'.format(*(o or '' for o in size)) if size else f'{scale:g}', suffix=p.suffix[1:])
