@@ -183,7 +183,7 @@ class FreshCrop(PairedCrop):
     def __init__(self,
         size:int=128, # Side in LR pixels
         valid_size:int|None=None, # Side in validation, `size` if None; 0 keeps whole images
-        zoom:float=1. # Least size that a photograph is made smaller to, as far as it is large enough; drawn between this and 1, its own, for each crop
+        zoom:float=1. # Least size that a photograph is made smaller to, as far as it is larger than the crop; drawn between this and 1, its own, for each crop
     ):
         super().__init__(size, valid_size)
         if not 0<zoom<=1: raise ValueError(f'FreshCrop: zoom must be above 0 and at most 1, not {zoom!r}')
@@ -193,7 +193,7 @@ class FreshCrop(PairedCrop):
         x,y = super().pair(lr, hr, rng)
         if rng is None: return x,y
         n,(h,w) = y.shape[1],hr.shape[1:]
-        m = min(round(n/rng.uniform(self.zoom, 1)), h, w)
+        m = round(n/rng.uniform(max(self.zoom, n/min(h, w)), 1))
         t,l = rng.randrange(h-m+1),rng.randrange(w-m+1)
         y = hr[:,t:t+m,l:l+m]
         return x,y if m==n else _change(y, lambda x: np.asarray(Image.fromarray(x).resize((n,n), Image.BICUBIC)), hr)
@@ -463,7 +463,7 @@ def div2k_dataloaders(
     flips:bool=True, # The eight flips and quarter turns, in training
     valid_size:int|None=None, # Side of the LR centre crop in validation, `size` if None; 0 keeps whole images, which need `val_bs=1`
     fresh:bool=False, # With a `Degrade`: draw it anew for each crop, which then begins at any HR pixel, not once for each image
-    zoom:float=1., # With `fresh`: least size that a photograph is made smaller to, as in `FreshCrop`
+    zoom:float=1., # With `fresh`: least size that a photograph is made smaller to, as far as it is larger than a crop; see `FreshCrop`
     colours:bool=False, # Also permute the colours, in training
     **kwargs
 )->DataLoaders: # Of batches (LR (N, 3, h, w), HR (N, 3, h\*scale, w\*scale)), float in 0..1

@@ -43,7 +43,7 @@ class TrainConfig:
     valid:str|None=None # With photographs: a folder of others for validation, in place of a tenth of them
     track:Literal['bicubic','unknown','mild','difficult','wild','photo']='bicubic' # How LR comes from HR: a track of DIV2K, or its like made of photographs; 'photo' is what people have: slight blur, noise, JPEG
     fresh:bool=False # What is made of photographs is drawn anew for each crop, which begins at any HR pixel, not once for each photograph
-    zoom:Annotated[float, Field(gt=0, le=1)]=1. # With `fresh`: least size that a photograph is made smaller to, as more photographs would be
+    zoom:Annotated[float, Field(gt=0, le=1)]=1. # With `fresh`: least size that a photograph is made smaller to, as far as it is larger than a crop: with 576 pixels, size 48 and x4 it can be .39
     scale:Annotated[int, Field(ge=2, le=4)]=2 # How many times larger HR is: 2, 3 or 4
     size:PositiveInt=128 # Side of the LR crop, in pixels
     bs:PositiveInt=6 # Pairs in a batch
