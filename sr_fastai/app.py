@@ -55,11 +55,11 @@ def enlarge(
     k = min(1, (PREVIEW/(bw*bh))**.5, SIDE/max(bw, bh))
     shown = max(1, int(bw*k)),max(1, int(bh*k))
     before,after = (_preview(p, shown, folder/f'{n}.jpg') for p,n in ((pic,'before'),(big,'after')))
-    path = folder/job.dst
-    path.write_bytes(work.write(job, big))
+    path,made = folder/job.dst,work.write(job, big, pic.notes)
+    path.write_bytes(made.data)
     line = f"{path.name}: {w}×{h} → {bw}×{bh}, {path.stat().st_size/1e6:.1f} MB, {time.perf_counter()-t:.1f} s"
     if k<1: line += f"; shown here at {k:.0%} of its size"
-    return Shown(str(path), before, after, '; '.join([line, *pic.notes]))
+    return Shown(str(path), before, after, '; '.join([line, *made.notes]))
 
 # %% ../nbs/16_app.ipynb #d943506a
 def enlarge_all(
