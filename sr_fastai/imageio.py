@@ -65,20 +65,17 @@ def _check_size(name, w, h, max_pixels):
     if max_pixels and w*h>max_pixels: raise ImageError(
         f"{name} says that it is {w}x{h}, {w*h/1e6:.0f} megapixels, over the limit of {max_pixels/1e6:.0f}; if you trust it, raise the limit with `max_pixels` (--max-pixels)")
 
-_reading = []
+_limits = [] # Pillow's own is the first, whoever of those that read at a time ends first
 
 @contextmanager
 def _long_texts():
     "Of a PNG, before its pixels and after them: a printer's ICC profile, or XMP, can be larger than the 1 MB that Pillow allows everybody."
     with _limit:
-        if not _reading: _reading.append(PngImagePlugin.MAX_TEXT_CHUNK)
-        _reading.append(None)
+        _limits.append(PngImagePlugin.MAX_TEXT_CHUNK)
         PngImagePlugin.MAX_TEXT_CHUNK = 64<<20
     try: yield
     finally:
-        with _limit:
-            _reading.pop()
-            if len(_reading)==1: PngImagePlugin.MAX_TEXT_CHUNK = _reading.pop()
+        with _limit: PngImagePlugin.MAX_TEXT_CHUNK = _limits.pop()
 
 def _open(f, name, max_pixels):
     "Pillow's image, its header read, its size checked by us instead of by Pillow's global limit."

@@ -15,6 +15,7 @@ from uuid import uuid4
 from fastai.vision.all import *
 import fastai, sr_fastai
 from .data import ReadImage
+from .degrade import Degrade
 from .files import atomic_path
 from .metrics import psnr
 from .processes import batch_shares, n_processes, process_rank
@@ -87,7 +88,7 @@ def _plain(o):
 
 def _net(m): return dict(getattr(m, 'config', {}), kind=type(m).__name__, parameters=sum(p.numel() for p in m.parameters()))
 
-def _numbers(o): return {k:_plain(v) for k,v in vars(o).items() if not k.startswith('_') and isinstance(v, (bool,int,float,str))}
+def _numbers(o): return {k:_plain(v) for k,v in vars(o).items() if not k.startswith('_') and isinstance(v, (bool,int,float,str,Degrade))}
 
 def learner_facts(
     learn:Learner # After `fit` was called
@@ -103,7 +104,7 @@ def learner_facts(
         if hasattr(o := getattr(gen_loss, k, None), '__dict__'): loss[k] = getattr(o, 'kind', None) or getattr(o, 'pixel', None) or repr(o)
     reads = [t for tl in getattr(dl.dataset, 'tls', []) for t in tl.tfms.fs if isinstance(t, ReadImage)]
     data = dict(bs=dl.bs, batches=len(dl), path=Path(learn.dls.path).name, fingerprint=data_fingerprint(learn.dls), scale=getattr(dl, 'scale', None), crops=getattr(dl, 'crops', None),
-                item_tfms=[dict(_numbers(t), kind=type(t).__name__, **(dict(how=repr(t.how)) if hasattr(t, 'how') else {})) for t in getattr(dl, 'item_tfms', [])], reading=[t.how for t in reads])
+                item_tfms=[dict(_numbers(t), kind=type(t).__name__) for t in getattr(dl, 'item_tfms', [])], reading=[t.how for t in reads])
     return dict(nets, loss=loss, data=data, seed=_plain(getattr(dl, 'seed', None)), schedule=dict(epochs=learn.n_epoch, lr=_plain(learn.lr), callbacks={o.name:_numbers(o) for o in learn.cbs}),
                 optimizer=_plain(getattr(learn.opt_func, 'func', learn.opt_func)), precision=str(getattr(getattr(learn, 'mixed_precision', None), 'dtype', torch.float32)).split('.')[-1],
                 device=str(learn.dls.device), commit=commit(),

@@ -31,7 +31,8 @@ class _WholeImages:
             lr,hr = (np.ascontiguousarray(o.numpy().transpose(1,2,0)) for o in _whole(dl, i))
             pred = upscale(lr, dl.scale, model, tile=self.tile, precision=self.precision)
             vals = torch.tensor(list(scores(pred, hr, funcs).values()))
-            sums += torch.stack([vals.where(~vals.isinf(), 0), (~vals.isinf()).float()])
+            finite = ~vals.isinf()
+            sums += torch.stack([vals.where(finite, 0), finite.float()])
         sums,counts = process_mean(sums.to(next(model.parameters()).device)).tolist()
         self.means = {k:s/c if c else None for k,s,c in zip(funcs, sums, counts)} # without what is infinite, as PSNR of a blank image is
 

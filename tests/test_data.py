@@ -37,6 +37,8 @@ def belong(lr, hr):
     s = hr.shape[-1]//lr.shape[-1]
     return torch.equal(torch.Tensor(hr[...,::s,::s]), torch.Tensor(lr)) and torch.equal(torch.Tensor(hr[...,s-1::s,s-1::s]), torch.Tensor(lr))
 
+def as_image(x): return np.ascontiguousarray((torch.Tensor(x)*255).round().byte().numpy().transpose(1,2,0))
+
 class Foreign(ItemTransform):
     "Somebody else's: it sends a loader through fastai's pipelines."
     def encodes(self, o): return o
@@ -343,8 +345,7 @@ def test_lr_made_once_for_each_image(div2k, opts):
     how = Degrade(Bicubic(2), GaussianNoise(10))
     dls = div2k_dataloaders(div2k, track=how, valid_size=0, val_bs=1, **opts)
     lr,hr = dls.valid.one_batch()
-    hr8 = np.ascontiguousarray((hr[0]*255).round().byte().numpy().transpose(1,2,0))
-    np.testing.assert_array_equal((lr[0]*255).round().byte().numpy().transpose(1,2,0), how(hr8, seed_of('0801.png')))
+    np.testing.assert_array_equal(as_image(lr[0]), how(as_image(hr[0]), seed_of('0801.png')))
     assert same(epoch(dls.valid), epoch(dls.valid))
 
 def test_lr_made_anew_for_each_crop(div2k, opts):
@@ -353,7 +354,7 @@ def test_lr_made_anew_for_each_crop(div2k, opts):
     (lr,hr),(lr2,_) = dls.valid.one_batch(),dls.valid.one_batch()
     assert lr.shape[-2:]==(12,12) and hr.shape[-2:]==(24,24) and torch.equal(lr, lr2)
     # what was degraded is the crop that HR shows: noise of 10 levels apart, and no shift
-    clean = torch.tensor(np.stack([bicubic_down(np.ascontiguousarray((h*255).round().byte().numpy().transpose(1,2,0)), 2).transpose(2,0,1) for h in hr]))
+    clean = torch.tensor(np.stack([bicubic_down(as_image(h), 2).transpose(2,0,1) for h in hr]))
     d = (torch.Tensor(lr)*255-clean)[...,3:-3,3:-3]
     assert 7<d.std()<13 and abs(d.mean())<2
     assert same(epoch(dls.train), epoch(div2k_dataloaders(div2k, track=how, fresh=True, **{**opts, 'flips':False}).train))
@@ -364,8 +365,6 @@ def test_margin_of_fresh_degradation_hides_the_crops_edge(div2k, opts):
     a = div2k_dataloaders(div2k, track=bicubic(2), fresh=True, **kw).valid.one_batch()
     b = div2k_dataloaders(div2k, track=bicubic(2), **kw).valid.one_batch()
     for x,y in zip(a, b): assert torch.equal(torch.Tensor(x), torch.Tensor(y))
-
-def as_image(x): return np.ascontiguousarray((torch.Tensor(x)*255).round().byte().numpy().transpose(1,2,0))
 
 def test_fresh_crops_begin_at_any_pixel(div2k, opts):
     "Of HR, whose pixels are repeated six times here: so the first edge in a crop tells where it begins."

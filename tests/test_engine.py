@@ -166,6 +166,7 @@ def test_memory_within_a_container(monkeypatch):
 
 @pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory'), RuntimeError("can't allocate memory")])
 def test_out_of_memory_for_good_is_said(error, monkeypatch):
+    with pytest.raises(MemoryError): upscale(noise(40, 40), model=Hungry(10, MemoryError()))
     with pytest.raises(MemoryError, match='not enough memory on cpu'): upscale(noise(40, 40), model=Hungry(10, error))
     def full(*args): raise error
     monkeypatch.setattr(engine, '_cached', full)
