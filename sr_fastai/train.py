@@ -29,6 +29,7 @@ from .losses import ReconstructionLoss
 from .models import Discriminator, Generator
 from .optim import fused_adam, muon
 from .show import SavePreviews
+from .teacher import Teacher
 from .tracking import Track, commit
 from .weights import load_weights
 from .whole import whole_image_metrics
@@ -77,6 +78,7 @@ class TrainConfig:
     pretrain_opt:Literal['adam','muon']='adam' # Their optimizer; 'muon' learns faster
     pretrain_percep:NonNegativeFloat=0. # Weight of the perceptual loss in them; 0: there is none
     pretrain_rise:Annotated[float, Field(gt=0, lt=1)]=.25 # Share of them in which the learning rate rises
+    pretrain_teacher:str|None=None # Weights, names or files with commas between them: what they make of LR, their mean, stands in the originals' place in them
     epochs:NonNegativeInt=30 # Epochs of the GAN
     lr:PositiveFloat=1e-4 # Learning rate
     critic_lr:PositiveFloat|None=None # The discriminator's, if it is another
@@ -108,6 +110,7 @@ class TrainConfig:
         if self.strength<1 and not self.has_start: raise ValueError("strength: this training has no start to go back to; give init, or both pretrain and epochs")
         if self.zoom<1 and not self.fresh: raise ValueError("zoom: crops are of photographs made smaller where their LR is made anew; give fresh=true, too")
         if self.pretrain_percep and not self.percep: raise ValueError(f'pretrain_percep: {self.pretrain_percep:g} of no perceptual loss: name one, for instance percep=lpips')
+        if self.pretrain_teacher and not self.pretrain: raise ValueError(f'pretrain_teacher: nothing is learnt from {self.pretrain_teacher} without pretraining; give pretrain, its epochs')
         if not self.epochs and not self.pretrain: raise ValueError("epochs: with neither epochs nor pretrain there is nothing to train; give one of them")
 
     @classmethod
@@ -243,6 +246,8 @@ def config_learner(
 # %% ../nbs/13_train.ipynb #b65c1094
 def _pretrain_opt(c): return dict(opt_func=partial(muon, wd=c.wd), moms=(.95,.95,.95)) if c.pretrain_opt=='muon' else {}
 
+def _teacher(c): return Teacher(*[load_weights(o.strip(), c.scale) for o in c.pretrain_teacher.split(',')]) if c.pretrain_teacher else None
+
 def _pretrain_loss(c, learn):
     return ReconstructionLoss(c.pixel, learn.loss_func.gen_loss_func.percep, c.pretrain_percep) if c.pretrain_percep else None
 
@@ -258,7 +263,7 @@ def train(
     out = Path(c.out)
     if c.epochs and (out/'gan'/'last.pt').exists() and bool(c.pretrain)!=(out/'pretrain'/'last.pt').exists():
         raise ValueError(f"pretrain: the GAN in {out/'gan'} went on from {'no' if c.pretrain else 'a'} pretraining; use the same, or train in another folder (out)")
-    learn = config_learner(c, config_dls(c))
+    learn,teacher = config_learner(c, config_dls(c)),_teacher(c)
     same = {k:v for k,v in dataclasses.asdict(c).items() if k not in _free}
     def kept(phase, **kw): return Checkpoint(out/phase, config=same, defaults=_defaults, every=c.every, **kw)
     track = Track(c, c.project, out, name=c.name) if c.project else None
@@ -271,7 +276,7 @@ def train(
         with _all_processes(learn):
             start = deepcopy(learn.model.generator) if c.has_start else None
             if c.pretrain:
-                learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+L(pre, CUDAGraphs()), **_pretrain_opt(c))
+                learn.pretrain(c.pretrain, c.pretrain_lr, loss_func=_pretrain_loss(c, learn), pct_start=c.pretrain_rise, cbs=cbs+L(pre, CUDAGraphs())+L(teacher), **_pretrain_opt(c))
                 if c.epochs: start = deepcopy(learn.model.generator)
             if c.epochs:
                 fit = dict(constant=learn.fit, one_cycle=learn.fit_one_cycle, flat_cos=learn.fit_flat_cos)[c.schedule]
