@@ -67,13 +67,13 @@ def test_a_recipe_trains_what_it_is_named_after(recipe, tmp_path, monkeypatch):
     scale = whole.scale
     assert f'_x{scale}' in recipe.stem
     if whole.whole: assert whole.monitor in [f'whole_{o}' for o in whole.whole.split(',')]
-    if whole.init and is_file_name(whole.init): # what the recipe before it made
-        Path(whole.init).parent.mkdir(parents=True)
-        save_weights(load_weights('base', scale), whole.init)
+    for f in {o for o in (whole.init, *(whole.pretrain_teacher or '').split(',')) if o and is_file_name(o)}: # what recipes before it made
+        Path(f).parent.mkdir(parents=True)
+        save_weights(load_weights('base', scale), f)
     # weights that come later are trained from those that are there
     known = [o['scale'] for o in registry() if o['name']==whole.init]
     init_scale = None if whole.init is None or is_file_name(whole.init) or (whole.init_scale or scale) in known else known[0]
-    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole=None, monitor='psnr',
+    c = TrainConfig.from_yaml(recipe, data='sample', size=16, bs=2, crops=1, pretrain=min(whole.pretrain, 1), epochs=min(whole.epochs, 1), critic_width=4, percep=None, pretrain_percep=0, whole=None, monitor='psnr', workers=0,
                               project=None, **(dict(init_scale=init_scale) if init_scale else {}))
     train(c)
     net = load_weights(tmp_path/'runs'/recipe.stem/'weights.safetensors', scale)

@@ -34,13 +34,24 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 @pytest.mark.parametrize('args,words', [
     (['--widht','3'], "no option 'widht'; did you mean 'width'"), (['--bs','0'], 'bs: '), (['--adv','wgan'], 'adv: '), (['--track','mild','--scale','2'], 'mild'), (['--init','nowhere.safetensors','--width=64','--depth=16'], 'nowhere.safetensors'),
-    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--strength','.5'], 'strength: '), (['--epochs','0'], 'epochs: '), (['--zoom','.5'], 'zoom: '), (['--zoom','0','--fresh'], 'zoom: '), (['--pretrain','1','--pretrain_percep','1'], 'pretrain_percep: '), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
+    (['--data','nowhere'], 'nowhere'), (['--device','quantum'], 'quantum'), (['--size','4000'], 'crop'), (['--bs','400'], '400'), (['--n_crit','2','--joint'], 'joint'), (['--init','base'], 'width: '), (['--init_scale','2'], 'init_scale: '), (['--strength','.5'], 'strength: '), (['--epochs','0'], 'epochs: '), (['--zoom','.5'], 'zoom: '), (['--zoom','0','--fresh'], 'zoom: '), (['--pretrain','1','--pretrain_percep','1'], 'pretrain_percep: '), (['--pretrain_teacher','base'], 'pretrain_teacher: '), (['--pretrain','1','--pretrain_teacher','base,nowhere.safetensors'], 'nowhere.safetensors'), (['--valid','.'], 'valid: '), (['--monitor','fid','--epochs','1'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','0'], 'fid'), (['--monitor','fid','--pretrain','1','--epochs','1'], 'fid'), (['x.yaml'], 'x.yaml')])
 def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert sr_train([*args[:1], *tiny, *args[1:]] if args[0]=='x.yaml' else [*tiny, *args])==2
     err = capsys.readouterr().err.strip()
     assert err.startswith('sr_train: ') and '\n' not in err and words in err, err
     assert not list(tmp_path.glob('runs/**/*.*'))
+
+def test_who_is_its_own_teacher_has_nothing_to_learn(tmp_path, monkeypatch):
+    "From originals it has; and two teachers teach the mean of what they make."
+    monkeypatch.chdir(tmp_path)
+    def learnt(out, *args):
+        assert sr_train([*(o for o in tiny if o[:7] not in ('--width','--depth')), '--init=lite', '--pretrain=1', '--epochs=0', '--ema=none', f'--out={out}', *args])==0
+        return load_weights(tmp_path/out/'weights.safetensors').last.weight
+    start = load_weights('lite').last.weight
+    assert torch.equal(learnt('own', '--pretrain_teacher=lite'), start)
+    assert not torch.equal(learnt('originals'), start)
+    assert not torch.equal(learnt('two', '--pretrain_teacher=lite,base'), start)
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
