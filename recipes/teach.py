@@ -3,7 +3,7 @@
 
 That mean is better than any of the answers, and has none of the detail that no generator can know: what is learnt from it is learnt with less noise.
 
-    python recipes/teach.py runs/base_x4_psnr/weights.safetensors,runs/lite_x4/weights.safetensors 4 PHOTOS VALID runs/taught_x4
+    python recipes/teach.py base,runs/lite_x4/weights.safetensors 4 PHOTOS VALID runs/taught_x4
     sr_train recipes/base_x4_taught.yaml
 """
 import json
