@@ -43,7 +43,7 @@ def test_bad_input_is_one_sentence_before_the_first_batch(args, words, tmp_path,
     assert not list(tmp_path.glob('runs/**/*.*'))
 
 def test_who_is_its_own_teacher_has_nothing_to_learn(tmp_path, monkeypatch):
-    "From originals it has; and two teachers teach the mean of what they make."
+    "From originals it has, and from another with it."
     monkeypatch.chdir(tmp_path)
     def learnt(out, *args):
         assert sr_train([*(o for o in tiny if o[:7] not in ('--width','--depth')), '--init=lite', '--pretrain=1', '--epochs=0', '--ema=none', f'--out={out}', *args])==0
