@@ -7,6 +7,7 @@ __all__ = ['GANAccumulation']
 
 # %% ../nbs/11c_accumulate.ipynb #0b526404
 from fastai.vision.all import *
+from .turns import is_gen_step, turn_opt
 
 # %% ../nbs/11c_accumulate.ipynb #857bca65
 class GANAccumulation(Callback):
@@ -21,9 +22,9 @@ class GANAccumulation(Callback):
     def for_generator(self): return type(self)(self.n_acc)
 
     @property
-    def net(self): return 'generator' if not hasattr(self, 'gan_trainer') or self.gan_trainer.gen_step else 'critic'
+    def net(self): return 'generator' if is_gen_step(self.learn) else 'critic'
     @property
-    def params(self): return [p for p,*_ in getattr(self.opt, 'turn', self.opt).all_params(with_grad=True)]
+    def params(self): return [p for p,*_ in turn_opt(self.learn).all_params(with_grad=True)]
 
     def before_fit(self): self.held,self.learn.accumulating = {},False
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 import sr_fastai
 from .commands import run_command
-from .files import check_results
+from .files import check_results, scale_tag
 
 # %% ../nbs/15_cli.ipynb #3dcb56b3
 def _size(s):
@@ -63,7 +63,7 @@ def beside(
     size:tuple|None=None # As in `upscale`
 )->Path: # In the same folder
     "The name of the result when nobody gives one."
-    tag = '{}x{}'.format(*(o or '' for o in size)) if size else f'x{scale:g}'
+    tag = ('' if size else 'x')+scale_tag(scale, size)
     stem,suffix = (src.name,'') if src.is_dir() else (src.stem,src.suffix)
     return src.with_name(f'{stem}_{tag}{suffix}')
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from fastai.vision.all import *
 from .learner import SRGANLearner
 from .processes import batch_shares, gather_objects, work_alone
+from .turns import turn_opt
 try: from fastai.distributed import DistributedDL, DistributedTrainer, teardown_distrib
 except (ImportError,NameError): raise ImportError("training on several devices needs accelerate: pip install 'sr_fastai[distrib]'") from None
 
@@ -77,8 +78,7 @@ class GANDistributedTrainer(DistributedTrainer):
 
     def after_backward(self):
         "Average the gradients of the net whose turn it is, unless more are to come for this step, and running statistics."
-        turn = getattr(self.opt, 'turn', self.opt)
-        ts = [] if getattr(self.learn, 'accumulating', False) else [p.grad for p,*_ in turn.all_params(with_grad=True)]
+        ts = [] if getattr(self.learn, 'accumulating', False) else [p.grad for p,*_ in turn_opt(self.learn).all_params(with_grad=True)]
         ts += [b for m in self.model.modules() if m.training for b in m.buffers(recurse=False) if b.is_floating_point()]
         if not ts: return
         flat = torch.cat([t.flatten() for t in ts])

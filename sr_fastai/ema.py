@@ -9,6 +9,7 @@ __all__ = ['EMA', 'averaged']
 from contextlib import contextmanager, nullcontext
 import torch
 from fastai.callback.core import Callback
+from .turns import generator_of, is_gen_step
 
 # %% ../nbs/10_ema.ipynb #59ad01ec
 class EMA(Callback):
@@ -24,7 +25,7 @@ class EMA(Callback):
 
     def _tensors(self):
         "What is averaged: weights, and running statistics such as batch normalisation's."
-        return {k:t for k,t in getattr(self.model, 'generator', self.model).state_dict(keep_vars=True).items() if t.is_floating_point()}
+        return {k:t for k,t in generator_of(self.learn).state_dict(keep_vars=True).items() if t.is_floating_point()}
 
     def reset(self):
         "Begin a new average at the next `fit`, from the weights of then."
@@ -42,7 +43,7 @@ class EMA(Callback):
     def after_step(self):
         "A cancelled step comes here too."
         cancelled,self.cancelled = self.cancelled,False
-        if cancelled or (hasattr(self, 'gan_trainer') and not self.gan_trainer.gen_step): return
+        if cancelled or not is_gen_step(self.learn): return
         self.count += 1
         now = self._tensors()
         torch._foreach_lerp_([self.avg[k] for k in now], [t.detach() for t in now.values()], 1-min(self.decay, (1+self.count)/(10+self.count)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART', 'reworded', 'part_start', 'is_part', 'check_writable', 'atomic_path', 'only_one', 'ignores_case',
-           'check_results']
+           'check_results', 'scale_tag']
 
 # %% ../nbs/01a_files.ipynb #6ebf560b
 import os, re, secrets
@@ -116,3 +116,11 @@ def check_results(
     for src,dst in jobs:
         if (other := taken.setdefault(k := key(dst), src)) is not src: raise ValueError(f"{other} and {src} would both become {dst}; {apart}")
         if k in sources: raise ValueError(f"{src} would become {dst}, which is a picture to enlarge itself; write to another folder, or under another name")
+
+# %% ../nbs/01a_files.ipynb #df7af420
+def scale_tag(
+    scale:float, # As in `upscale`
+    size:tuple|None=None # As in `upscale`; it stands before `scale`
+)->str:
+    "The scale, or the size if there is one, as file names have it."
+    return '{}x{}'.format(*(o or '' for o in size)) if size else f'{scale:g}'

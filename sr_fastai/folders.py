@@ -15,7 +15,7 @@ import numpy as np, torch
 from torch import nn
 import sr_fastai
 from .engine import _models, check_size, upscale_picture
-from .files import PART, atomic_path, check_results, is_part, only_one, part_start, reworded
+from .files import PART, atomic_path, check_results, is_part, only_one, part_start, reworded, scale_tag
 from .imageio import MAX_PIXELS, ImageError, Picture, check_quality, encode_image, find_pictures, format_of, read_image
 from .onnx_model import OnnxModel
 from .weights import is_file_name, registry
@@ -139,7 +139,7 @@ def plan(
     made = {d/o for d in {q for p in found for q in p.parents if q.is_relative_to(src)} for o in (ledger if d.resolve()==ledger.path.parent else Ledger(d)).made} # by earlier runs
     for p in [p for p in found if p not in made] or found:
         if ledger.key(p.resolve()) in ledger.made: continue # out may be above src, or src by another name
-        try: new = name.format(stem=p.stem, scale='{}x{}'.format(*(o or '' for o in size)) if size else f'{scale:g}', suffix=p.suffix[1:])
+        try: new = name.format(stem=p.stem, scale=scale_tag(scale, size), suffix=p.suffix[1:])
         except (KeyError,ValueError,IndexError,AttributeError,TypeError): raise ValueError(f"the name {name!r} makes no sense; it may hold {{stem}}, {{scale}} and {{suffix}}") from None
         if not new or '/' in new or os.sep in new: raise ValueError(f"the name {name!r} gives {new!r}, which is no file name")
         dst = out/p.parent.relative_to(src)/(new+('.'+format.lstrip('.') if format else p.suffix))

@@ -12,6 +12,7 @@ from torch.amp import autocast, GradScaler
 from fastai.vision.all import *
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from .symmetry import Symmetry
+from .turns import generator_of, is_gen_step, turn_opt
 
 # %% ../nbs/10b_steps.ipynb #7b091ce9
 class GANMixedPrecision(MixedPrecision):
@@ -28,9 +29,9 @@ class GANMixedPrecision(MixedPrecision):
         if not hasattr(self, 'scalers'): self.scalers = [GradScaler(dev, enabled=self.dtype==torch.float16, **self.kwargs) for _ in range(2)]
 
     @property
-    def scaler(self): return self.scalers[self.gan_trainer.gen_step if hasattr(self.learn, 'gan_trainer') else True]
+    def scaler(self): return self.scalers[is_gen_step(self.learn)]
     @property
-    def param_groups(self): return getattr(self.opt, 'turn', self.opt).param_groups
+    def param_groups(self): return turn_opt(self.learn).param_groups
 
     def before_batch(self): self.context.enter_context(autocast(self.dev, self.dtype))
     def after_loss(self): self.context.close()
@@ -72,14 +73,12 @@ class GANSteps(Callback):
         self.run_of = torch.zeros(2, device=next(self.model.parameters()).device) # steps left out in a row: generator's, critic's
         self.n_skipped,self.told = self.run_of.clone(),[0,0]
 
-    @property
-    def turn(self): return getattr(self.opt, 'turn', self.opt) # an ordinary learner has one optimizer
     def for_generator(self):
         "The same for a learner of the generator alone."
         return GANSteps(self.clip, self.patience)
 
     def before_step(self):
-        opt,turn = self.turn,int(hasattr(self.learn, 'gan_trainer') and not self.gan_trainer.gen_step)
+        opt,turn = turn_opt(self.learn),int(not is_gen_step(self.learn))
         params = [p for ps in opt.param_lists for p in ps if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in params])
         bad = (~norm.isfinite()).float()
@@ -91,7 +90,7 @@ class GANSteps(Callback):
         if self.clip[turn] is not None: nn.utils.clip_grads_with_norm_(params, self.clip[turn], norm)
 
     def after_step(self):
-        inner = getattr(self.turn, 'opt', None)
+        inner = getattr(turn_opt(self.learn), 'opt', None)
         if hasattr(inner, 'found_inf'): del inner.found_inf
 
     def after_batch(self):
@@ -125,11 +124,11 @@ class GANSymmetry(Callback):
     "Keeps the symmetry of a generator that has one, in a GAN or by itself; no others are touched."
     order,run_valid = -4,False # after gradients are gathered over batches and processes, before anybody measures them
     def before_fit(self):
-        net = getattr(self.model, 'generator', self.model)
+        net = generator_of(self.learn)
         self.alike = Symmetry(net) if getattr(net, 'symmetry', None) else None
 
     def after_backward(self):
-        if self.alike and (not hasattr(self.learn, 'gan_trainer') or self.gan_trainer.gen_step): self.alike.share()
+        if self.alike and is_gen_step(self.learn): self.alike.share()
 
     def after_fit(self): self.alike = None # an exported learner has no use for its tables
     def for_generator(self): return GANSymmetry()

@@ -12,6 +12,7 @@ from .data import PairedCrop, PairedDegrade
 from .engine import upscale
 from .processes import n_processes, process_mean, process_rank
 from .quality import measures, scores
+from .turns import generator_of
 
 # %% ../nbs/10d_whole.ipynb #a5e33c45
 class _WholeImages:
@@ -22,7 +23,7 @@ class _WholeImages:
         self.means = None
 
     def run(self, learn):
-        dl,model = learn.dl,getattr(learn.model, 'generator', learn.model)
+        dl,model = learn.dl,generator_of(learn)
         dl = getattr(dl, 'dl', dl) # one process' share
         if getattr(dl, 'pairs', None) is None: raise ValueError("whole_image_metrics: the validation set has no pairs of image files; make it by div2k_dataloaders, sr_dataloaders or of SRBlocks")
         funcs,n = measures(self.names, dl.scale, self.weights),min(self.n or len(dl.pairs), len(dl.pairs))
