@@ -239,6 +239,7 @@ def _parser():
     q.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps, xpu (auto)')
     q.add_argument('--threads', type=int, help='processor cores to use')
     q.add_argument('--ensemble', action='store_true', help='a little better, eight times the time')
+    q.add_argument('--consistent', action='store_true', help='correct results until, downscaled, they are LR again')
     return p
 
 def _features_at_hand(weights):
@@ -263,7 +264,7 @@ def _quality(args):
         captions = {m:'  '.join(f"{v:.{MEASURES[k][0]}f}" for k,v in s.items()) for m,s in got.items()}
         if args.pictures: shown.append(compare_row(small, results, hr, args.scale, {**captions, 'LR':f.stem, 'HR':' '.join(names)}, args.crop))
     rows = quality(args.folders, args.model or ['auto'], args.scale, args.lr, args.jpeg, names, args.features, seen,
-                   precision=args.precision, device=args.device, threads=args.threads, ensemble=args.ensemble)
+                   precision=args.precision, device=args.device, threads=args.threads, ensemble=args.ensemble, consistent=args.consistent)
     text = json.dumps(rows, indent=1)
     if str(args.json)=='-': print(text)
     else: print(table(rows, args.markdown, args.per_image))

@@ -100,6 +100,19 @@ def test_grey_on_its_own_values(tmp_path, capsys):
     err = bicubic_up(bicubic_down(hr, 2), 2).astype(float)-hr
     assert code==0 and abs(json.loads(out)[0]['mean']['psnr']-10*np.log10(255**2/np.square(err[2:-2,2:-2]).mean()))<1e-3
 
+@pytest.mark.parametrize('option', ['ensemble','consistent'])
+def test_options_of_upscale(option, tmp_path, capsys):
+    "What is measured is what `upscale` makes with the same option."
+    from sr_fastai import upscale
+    from sr_fastai.metrics import psnr
+    from sr_fastai.resample import bicubic_down
+    hr = np.random.default_rng(0).integers(0, 256, (48,64,3), np.uint8)
+    lr,hrs = bicubic_down(hr, 2),folder_of(tmp_path, noise=hr)
+    def x(a): return torch.from_numpy(a).permute(2,0,1)[None]/255
+    def measured(*args): return json.loads(bench(capsys, hrs, '-m', 'lite', '--measures', 'psnr', '--precision', 'fp32', '--json', '-', *args)[1])[-1]['mean']['psnr']
+    want = psnr(x(upscale(lr, model='lite', precision='fp32', **{option:True})), x(hr), border=2).item()
+    assert measured(f'--{option}')==pytest.approx(want, abs=1e-4)!=pytest.approx(measured(), abs=1e-3)
+
 def test_odd_sizes_grey_and_colour_side_by_side(tmp_path, capsys):
     "Originals that the scale does not divide, of one and of three channels: cut at the right and below, in the table and in the picture."
     hr = folder_of(tmp_path, a=picture((25,31,3)), b=picture((40,45)))
