@@ -20,6 +20,7 @@ from .files import atomic_path
 from .metrics import psnr
 from .processes import batch_shares, n_processes, process_rank
 from .show import preview_grid
+from .turns import generator_of
 from .weights import card_md, read_card, CARD_KEYS
 
 # %% ../nbs/12_tracking.ipynb #c82668a0
@@ -95,7 +96,7 @@ def learner_facts(
 )->dict: # Of plain values, nested
     "Nets, losses, optimizer, data, degradation, schedule, versions and commit: what a run needs to be made again."
     model,dl = learn.model,_own(learn.dls.train)
-    nets = dict(generator=_net(getattr(model, 'generator', model)))
+    nets = dict(generator=_net(generator_of(learn)))
     if hasattr(model, 'critic'): nets['critic'] = _net(model.critic)
     gen_loss = getattr(learn.loss_func, 'gen_loss_func', learn.loss_func)
     loss = dict(_numbers(gen_loss), kind=type(gen_loss).__name__)

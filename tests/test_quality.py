@@ -111,7 +111,9 @@ def test_options_of_upscale(option, tmp_path, capsys):
     def x(a): return torch.from_numpy(a).permute(2,0,1)[None]/255
     def measured(*args): return json.loads(bench(capsys, hrs, '-m', 'lite', '--measures', 'psnr', '--precision', 'fp32', '--json', '-', *args)[1])[-1]['mean']['psnr']
     want = psnr(x(upscale(lr, model='lite', precision='fp32', **{option:True})), x(hr), border=2).item()
-    assert measured(f'--{option}')==pytest.approx(want, abs=1e-4)!=pytest.approx(measured(), abs=1e-3)
+    got = measured(f'--{option}')
+    assert got==pytest.approx(want, abs=1e-4)
+    assert got!=pytest.approx(measured(), abs=1e-3)
 
 def test_odd_sizes_grey_and_colour_side_by_side(tmp_path, capsys):
     "Originals that the scale does not divide, of one and of three channels: cut at the right and below, in the table and in the picture."
