@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write photographs as DIV2K lays them out, in which HR is what trained generators make of LR: the mean of their answers to its eight flips and turns.
+"""Write photographs as DIV2K lays them out, in which HR is what trained generators make of LR: the mean of their answers to its eight flips and turns, each corrected until, downscaled, it is LR again.
 
 That mean is better than any of the answers, and has none of the detail that no generator can know: what is learnt from it is learnt with less noise.
 
@@ -20,8 +20,8 @@ from sr_fastai.resample import bicubic_down
 from sr_fastai.weights import load_weights
 
 def taught(lr, nets):
-    "The mean of what `nets` make of `lr` and of its flips and turns."
-    answers = [upscale(lr/np.float32(255), net.scale, net, ensemble=True) for net in nets]
+    "The mean of what `nets` make of `lr` and of its flips and turns; LR again, downscaled."
+    answers = [upscale(lr/np.float32(255), net.scale, net, ensemble=True, consistent=True) for net in nets]
     return np.rint(255*np.mean(answers, axis=0)).astype(np.uint8)
 
 def save(a, path):
