@@ -1,5 +1,5 @@
 "Super-resolution with GANs as a fastai package: `upscale` a picture, or train your own upscaler."
-__version__ = "0.13.0"
+__version__ = "0.14.0"
 
 TYPE_CHECKING = False # `typing`'s, which type checkers know by name, without the import
 if TYPE_CHECKING: from sr_fastai.engine import upscale as upscale
